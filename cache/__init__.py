@@ -1,0 +1,1 @@
+"""The feature store: immutable Parquet shards on disk."""

@@ -1,0 +1,1 @@
+"""Detectors: from cached features to scores, calibrated on human texts."""

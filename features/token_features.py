@@ -1,0 +1,42 @@
+"""What the language model leaves of one document."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+METRIC_NAMES = ("log_prob", "entropy", "max_log_prob", "log_rank", "top_p", "log_prob_variance")
+"""The metrics of each next-token distribution, in the order of `TokenFeatures.metrics`' last axis."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenFeatures:
+    """One document's features: n tokens, d hidden dimensions, k metrics.
+
+    Position i of `metrics` describes the prediction of token i + 1 from the tokens up to i, so there is one
+    row less than there are tokens.
+    """
+
+    key: str  # text_key of the document
+    token_ids: np.ndarray  # (n,) int32
+    offsets: np.ndarray  # (n, 2) int32: the characters [start, end) of each token
+    metrics: np.ndarray  # (n - 1, k) float32, natural log
+    hidden: np.ndarray  # (n, d) float16: last hidden state, as the vocabulary projection reads it
+    truncated: bool  # the text went on after these tokens
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens were read."""
+        return len(self.token_ids)
+
+    def prefix(self, n_tokens: int) -> "TokenFeatures":
+        """The features of the first `n_tokens` tokens: what a causal model would have given for them alone."""
+        if not 2 <= n_tokens <= self.n_tokens:
+            raise ValueError(f"expected a prefix of 2 to {self.n_tokens} tokens, got {n_tokens}")
+        return TokenFeatures(
+            key=self.key,
+            token_ids=self.token_ids[:n_tokens],
+            offsets=self.offsets[:n_tokens],
+            metrics=self.metrics[: n_tokens - 1],
+            hidden=self.hidden[:n_tokens],
+            truncated=self.truncated or n_tokens < self.n_tokens,
+        )

@@ -1,0 +1,1 @@
+"""What a person runs: the command line, corpora in and out, and the scorer behind both."""
