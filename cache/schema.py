@@ -1,0 +1,64 @@
+"""What a shard looks like: columns, types and the metadata that says whose features these are.
+
+One row is one document of n tokens. Everything but `hidden` reads as plain numbers; `hidden` is bytes of the
+codec named in the metadata. From plain Polars, for the `float16` codec:
+
+    row = polars.read_parquet(shard).row(0, named=True)
+    numpy.frombuffer(row["hidden"], "<f2").reshape(row["n_tokens"], -1)     # (n, d)
+"""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from cache.codec import Codec
+from features.backbone import Fingerprint
+from features.errors import CacheError
+from features.token_features import METRIC_NAMES
+
+FORMAT_VERSION = 1
+META_KEY = b"pawn.features"
+"""Schema metadata: JSON with the format version, the fingerprint, the codec and the hidden size."""
+
+COLUMNS = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),  # text_key: BLAKE2b of the text, 32 hex digits
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("truncated", pa.bool_(), nullable=False),
+        pa.field("token_ids", pa.list_(pa.int32()), nullable=False),  # n
+        pa.field("starts", pa.list_(pa.int32()), nullable=False),  # n: first character of each token
+        pa.field("ends", pa.list_(pa.int32()), nullable=False),  # n: character after each token
+        *[pa.field(name, pa.list_(pa.float32()), nullable=False) for name in METRIC_NAMES],  # n - 1 each
+        pa.field("hidden", pa.large_binary(), nullable=False),  # n x d, row by row, by the codec
+    ]
+)
+
+
+def shard_schema(fingerprint: Fingerprint, codec: Codec, hidden_size: int) -> pa.Schema:
+    """The columns with the metadata that makes a shard readable on its own."""
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": fingerprint.to_dict(),
+        "codec": codec.name,
+        "hidden_size": hidden_size,
+    }
+    return COLUMNS.with_metadata({META_KEY: json.dumps(meta, sort_keys=True).encode()})
+
+
+def read_meta(schema: pa.Schema, source: str) -> dict[str, Any]:
+    """The metadata of a shard.
+
+    Raises:
+        CacheError: when the file is no shard of this format.
+    """
+    raw = (schema.metadata or {}).get(META_KEY)
+    if raw is None:
+        raise CacheError(f"{source} is Parquet but no feature shard: no {META_KEY.decode()} in its metadata")
+    meta: dict[str, Any] = json.loads(raw)
+    if meta["format_version"] != FORMAT_VERSION:
+        raise CacheError(
+            f"{source} has format version {meta['format_version']}, this program reads {FORMAT_VERSION}; "
+            "extract into another folder or install the version that wrote it"
+        )
+    return meta

@@ -1,0 +1,265 @@
+"""The feature store: a folder of immutable, content-named Parquet shards per fingerprint.
+
+    CACHE/<fingerprint digest>/fingerprint.json       for people; the shards carry it too
+    CACHE/<fingerprint digest>/<hash of the file>.parquet
+
+A shard is written under a temporary name, flushed and renamed: its presence is its commit. There is no
+index on disk; opening a store reads the key column of every shard.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cache.codec import Codec, codec_named
+from cache.schema import read_meta, shard_schema
+from features.backbone import Fingerprint
+from features.errors import CacheError
+from features.token_features import METRIC_NAMES, TokenFeatures
+
+ROW_GROUP_DOCUMENTS = 16
+"""Documents in a row group, the unit of reading: about 5 MB at 256 tokens and 576 dimensions."""
+
+COMPRESSED = ["key", "n_tokens", "truncated", "token_ids", "starts", "ends", *METRIC_NAMES]
+"""Columns kept with zstd; float16 hidden states hardly shrink and are read at memory speed without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a document's features lie."""
+
+    shard: Path
+    row: int
+    n_tokens: int
+
+
+class FeatureStore:
+    """All features of one fingerprint under one cache folder."""
+
+    def __init__(self, root: Path, fingerprint: Fingerprint, *, codec: str = "float16") -> None:
+        """Open, and create at the first write; reads which keys are there.
+
+        Raises:
+            CacheError: when a shard is damaged or belongs to another fingerprint.
+        """
+        self.folder = root / fingerprint.digest
+        self.fingerprint = fingerprint
+        self.codec: Codec = codec_named(codec)
+        self._where: dict[str, Location] = {}
+        for shard in shards_in(self.folder):
+            self._index(shard)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a text's features are there."""
+        return key in self._where
+
+    def __len__(self) -> int:
+        """How many distinct documents are there."""
+        return len(self._where)
+
+    def locate(self, key: str) -> Location:
+        """Where the features of a key lie.
+
+        Raises:
+            KeyError: when they are not in the store.
+        """
+        return self._where[key]
+
+    def write(self, features: Sequence[TokenFeatures]) -> Path:
+        """Commit documents as one shard, whole or not at all.
+
+        Raises:
+            CacheError: when the disk refuses (full, read-only).
+        """
+        table = _to_table(features, self.fingerprint, self.codec)
+        with disk_errors(self.folder):
+            self._create()
+            descriptor, name = tempfile.mkstemp(prefix=".writing-", suffix=".tmp", dir=self.folder)
+            temporary = Path(name)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    pq.write_table(
+                        table,
+                        file,
+                        row_group_size=ROW_GROUP_DOCUMENTS,
+                        compression={name: "zstd" for name in COMPRESSED} | {"hidden": "none"},
+                        use_dictionary=False,
+                        write_statistics=["n_tokens"],
+                        write_page_checksum=True,
+                    )
+                    file.flush()
+                    os.fsync(file.fileno())
+                shard = self.folder / f"{file_hash(temporary)}.parquet"
+                os.chmod(temporary, 0o644)
+                os.replace(temporary, shard)
+                _sync_folder(self.folder)
+            finally:
+                temporary.unlink(missing_ok=True)
+        for row, item in enumerate(features):
+            self._where.setdefault(item.key, Location(shard, row, item.n_tokens))
+        return shard
+
+    def read(self, keys: Iterable[str]) -> dict[str, TokenFeatures]:
+        """Features by key; each row group that holds one of them is read once.
+
+        Raises:
+            KeyError: for a key that is not in the store.
+            CacheError: when a shard is damaged.
+        """
+        wanted: dict[tuple[Path, int], dict[int, str]] = {}
+        for key in keys:
+            location = self.locate(key)
+            group, row = divmod(location.row, ROW_GROUP_DOCUMENTS)
+            wanted.setdefault((location.shard, group), {})[row] = key
+        found: dict[str, TokenFeatures] = {}
+        by_shard: dict[Path, list[int]] = {}
+        for shard, group in sorted(wanted):
+            by_shard.setdefault(shard, []).append(group)
+        for shard, groups in by_shard.items():
+            for group, rows in zip(groups, read_row_groups(shard, groups), strict=True):
+                found.update((key, rows[row]) for row, key in wanted[shard, group].items())
+        return found
+
+    def _create(self) -> None:
+        """Make the folder, and put the fingerprint where a person can read it."""
+        readable = self.folder / "fingerprint.json"
+        if not readable.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = self.folder / f".fingerprint-{os.getpid()}.tmp"
+            temporary.write_text(json.dumps(self.fingerprint.to_dict(), indent=2) + "\n")
+            os.replace(temporary, readable)
+
+    def _index(self, shard: Path) -> None:
+        with open_shard(shard) as file:
+            meta = read_meta(file.schema_arrow, str(shard))
+            if meta["fingerprint"] != self.fingerprint.to_dict():
+                raise CacheError(
+                    f"{shard} holds features of {meta['fingerprint']}, expected {self.fingerprint.to_dict()}; "
+                    "a shard was moved between folders: move it back or delete it"
+                )
+            keys = file.read(columns=["key", "n_tokens"])
+        for row, (key, n_tokens) in enumerate(
+            zip(keys["key"].to_pylist(), keys["n_tokens"].to_pylist(), strict=True)
+        ):
+            self._where.setdefault(key, Location(shard, row, n_tokens))
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """The committed shards of a fingerprint's folder, in the order of their names."""
+    return sorted(folder.glob("[!.]*.parquet"))
+
+
+def file_hash(path: Path) -> str:
+    """32 hex digits of BLAKE2b over a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def read_row_groups(shard: Path, groups: Sequence[int]) -> Iterator[list[TokenFeatures]]:
+    """The documents of some row groups of a shard, checksums verified.
+
+    Raises:
+        CacheError: when the shard is damaged.
+    """
+    with open_shard(shard) as file:
+        meta = read_meta(file.schema_arrow, str(shard))
+        codec, hidden_size = codec_named(meta["codec"]), int(meta["hidden_size"])
+        for group in groups:
+            yield _from_table(file.read_row_group(group), codec, hidden_size)
+
+
+@contextmanager
+def open_shard(shard: Path) -> Iterator[pq.ParquetFile]:
+    """A shard opened with page checksums on; damage becomes a CacheError that says what to do."""
+    try:
+        with pq.ParquetFile(shard, page_checksum_verification=True) as file:
+            yield file
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise CacheError(
+            f"shard {shard} is damaged: {str(error).strip().splitlines()[0]}; run "
+            f"'pawn cache verify {shard.parent.parent} --delete-damaged', then repeat the command: "
+            "only the documents of that shard are computed again"
+        ) from error
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a CacheError with the room that is left."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"cannot write features to {folder}: {error.strerror or error}; finished shards are kept: free some "
+            "space or name another folder with --cache, and repeat the command"
+        ) from error
+
+
+def _to_table(features: Sequence[TokenFeatures], fingerprint: Fingerprint, codec: Codec) -> pa.Table:
+    if not features:
+        raise ValueError("expected at least one document in a shard, got none")
+    schema = shard_schema(fingerprint, codec, features[0].hidden.shape[1])
+    lists = {
+        "token_ids": [f.token_ids for f in features],
+        "starts": [f.offsets[:, 0] for f in features],
+        "ends": [f.offsets[:, 1] for f in features],
+        **{name: [f.metrics[:, i] for f in features] for i, name in enumerate(METRIC_NAMES)},
+    }
+    columns = {
+        "key": pa.array([f.key for f in features]),
+        "n_tokens": pa.array([f.n_tokens for f in features], pa.int32()),
+        "truncated": pa.array([f.truncated for f in features]),
+        "hidden": pa.array([codec.encode(f.hidden) for f in features], pa.large_binary()),
+        **{name: _list_array(arrays) for name, arrays in lists.items()},
+    }
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _list_array(arrays: list[np.ndarray]) -> pa.ListArray:
+    """One list per document, built from one flat copy."""
+    offsets = np.concatenate([[0], np.cumsum([len(a) for a in arrays])]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(np.concatenate(arrays)))
+
+
+def _from_table(table: pa.Table, codec: Codec, hidden_size: int) -> list[TokenFeatures]:
+    """Documents of a table; arrays are views of its buffers where the codec allows."""
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    lists = {
+        name: (column.values.to_numpy(), column.offsets.to_numpy())
+        for name, column in columns.items()
+        if pa.types.is_list(column.type)
+    }
+
+    def values(name: str, row: int) -> np.ndarray:
+        flat, offsets = lists[name]
+        return flat[offsets[row] : offsets[row + 1]]
+
+    keys, truncated = columns["key"].to_pylist(), columns["truncated"].to_pylist()
+    return [
+        TokenFeatures(
+            key=keys[row],
+            token_ids=values("token_ids", row),
+            offsets=np.stack([values("starts", row), values("ends", row)], axis=-1),
+            metrics=np.stack([values(name, row) for name in METRIC_NAMES], axis=-1),
+            hidden=codec.decode(memoryview(columns["hidden"][row].as_buffer()), hidden_size),
+            truncated=truncated[row],
+        )
+        for row in range(table.num_rows)
+    ]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush the folder's entry, so that a renamed shard survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,59 @@
+"""Metrics of the next-token distribution: pure functions of logits.
+
+Shape legend: rows = scored positions of any number of documents, vocab = vocabulary size.
+
+The one-token shift, drawn once and used by everything else:
+
+    token        t0      t1      t2      t3
+    logits of    p(t1)   p(t2)   p(t3)   p(t4)      <- row i predicts token i + 1
+    metrics      m0      m1      m2                 <- n tokens give n - 1 rows of metrics
+
+so row i of the metrics pairs the logits at token i with `targets[i] = token_ids[i + 1]`.
+"""
+
+import torch
+from torch import Tensor
+
+METRIC_VERSION = 1
+"""Part of the feature fingerprint: a change of any number below this line needs a new version."""
+
+
+def next_token_metrics(logits: Tensor, targets: Tensor) -> Tensor:
+    """The six metrics of each next-token distribution, natural log.
+
+    Args:
+        logits: (rows, vocab), any float type; upcast to float32 before anything is computed, since
+            log-probabilities between -16 and -8 step by 0.0625 nats in bfloat16.
+        targets: (rows,) the token that came.
+
+    Returns:
+        (rows, 6) float32 in the order of `METRIC_NAMES`: log-probability of the token that came; entropy;
+        highest log-probability; log of 1 + how many tokens were strictly likelier; probability mass of
+        those; variance of the log-probability under the distribution (Fast-DetectGPT's sigma squared,
+        arXiv 2310.05130).
+
+    Raises:
+        ValueError: when the shapes do not pair.
+    """
+    if logits.ndim != 2 or targets.shape != logits.shape[:1]:
+        raise ValueError(
+            f"expected logits (rows, vocab) and targets (rows,), got {tuple(logits.shape)} and {tuple(targets.shape)}"
+        )
+    log_probs = logits.float().log_softmax(-1)  # (rows, vocab)
+    log_prob = log_probs.gather(-1, targets[:, None])  # (rows, 1)
+    # A float mask turns the count and the mass into reductions that run at memory speed; sums of booleans do not.
+    likelier = (log_probs > log_prob).float()  # (rows, vocab)
+    probs = log_probs.exp()
+    mean_log_prob = torch.linalg.vecdot(probs, log_probs)  # (rows,): minus the entropy
+    centred = log_probs - mean_log_prob[:, None]  # centred first: E[x^2] - E[x]^2 would cancel
+    return torch.stack(
+        [
+            log_prob[:, 0],
+            -mean_log_prob,
+            log_probs.amax(-1),
+            likelier.sum(-1).log1p(),
+            torch.linalg.vecdot(probs, likelier),
+            torch.linalg.vecdot(probs, centred.square_()),
+        ],
+        dim=-1,
+    )
