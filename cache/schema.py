@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cache.codec import Codec
+from cache.codec import CODECS, Codec
 from features.backbone import Fingerprint
 from features.errors import CacheError
 from features.token_features import METRIC_NAMES
@@ -20,6 +20,8 @@ from features.token_features import METRIC_NAMES
 FORMAT_VERSION = 1
 META_KEY = b"pawn.features"
 """Schema metadata: JSON with the format version, the fingerprint, the codec and the hidden size."""
+
+_VERIFY = "'pawn cache verify' says whether it is damaged"
 
 COLUMNS = pa.schema(
     [
@@ -51,14 +53,22 @@ def read_meta(schema: pa.Schema, source: str) -> dict[str, Any]:
 
     Raises:
         CacheError: when the file is no shard of this format.
+        ValueError: when it is one whose metadata or columns are not as they are written.
     """
     raw = (schema.metadata or {}).get(META_KEY)
     if raw is None:
-        raise CacheError(f"{source} is Parquet but no feature shard: no {META_KEY.decode()} in its metadata")
-    meta: dict[str, Any] = json.loads(raw)
-    if meta["format_version"] != FORMAT_VERSION:
         raise CacheError(
-            f"{source} has format version {meta['format_version']}, this program reads {FORMAT_VERSION}; "
-            "extract into another folder or install the version that wrote it"
+            f"{source} is Parquet but no feature shard: no {META_KEY.decode()} in its metadata; {_VERIFY}"
         )
+    meta: dict[str, Any] = json.loads(raw)
+    if missing := {"format_version", "fingerprint", "codec", "hidden_size"} - meta.keys():
+        raise ValueError(f"its metadata lacks {', '.join(sorted(missing))}")
+    for name, expected in (("format_version", [FORMAT_VERSION]), ("codec", sorted(CODECS))):
+        if meta[name] not in expected:
+            raise CacheError(
+                f"{source} has {name} {meta[name]!r}, this program reads {', '.join(map(str, expected))}; "
+                f"extract into another folder or install the version that wrote it; {_VERIFY}"
+            )
+    if not schema.remove_metadata().equals(COLUMNS):
+        raise ValueError(f"expected the columns {COLUMNS.names}, got {schema.names}, or other types")
     return meta

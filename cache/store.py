@@ -26,6 +26,9 @@ from features.backbone import Fingerprint
 from features.errors import CacheError
 from features.token_features import METRIC_NAMES, TokenFeatures
 
+SHARDS = "[!.]*.parquet"
+"""What committed shards are called; temporary files begin with a dot."""
+
 ROW_GROUP_DOCUMENTS = 16
 """Documents in a row group, the unit of reading: about 5 MB at 256 tokens and 576 dimensions."""
 
@@ -91,7 +94,7 @@ class FeatureStore:
                         table,
                         file,
                         row_group_size=ROW_GROUP_DOCUMENTS,
-                        compression={name: "zstd" for name in COMPRESSED} | {"hidden": "none"},
+                        compression=dict.fromkeys(COMPRESSED, "zstd") | {"hidden": "none"},
                         use_dictionary=False,
                         write_statistics=["n_tokens"],
                         write_page_checksum=True,
@@ -135,16 +138,20 @@ class FeatureStore:
         if not readable.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary = self.folder / f".fingerprint-{os.getpid()}.tmp"
-            temporary.write_text(json.dumps(self.fingerprint.to_dict(), indent=2) + "\n")
-            os.replace(temporary, readable)
+            try:
+                temporary.write_text(json.dumps(self.fingerprint.to_dict(), indent=2) + "\n")
+                os.replace(temporary, readable)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def _index(self, shard: Path) -> None:
         with open_shard(shard) as file:
             meta = read_meta(file.schema_arrow, str(shard))
             if meta["fingerprint"] != self.fingerprint.to_dict():
                 raise CacheError(
-                    f"{shard} holds features of {meta['fingerprint']}, expected {self.fingerprint.to_dict()}; "
-                    "a shard was moved between folders: move it back or delete it"
+                    f"{shard} holds features of {meta['fingerprint']}, expected "
+                    f"{self.fingerprint.to_dict()}; a shard was moved between folders, or is damaged: move it back, or run "
+                    f"{_verify_command(shard)}"
                 )
             keys = file.read(columns=["key", "n_tokens"])
         for row, (key, n_tokens) in enumerate(
@@ -155,7 +162,7 @@ class FeatureStore:
 
 def shards_in(folder: Path) -> list[Path]:
     """The committed shards of a fingerprint's folder, in the order of their names."""
-    return sorted(folder.glob("[!.]*.parquet"))
+    return sorted(folder.glob(SHARDS))
 
 
 def file_hash(path: Path) -> str:
@@ -179,16 +186,31 @@ def read_row_groups(shard: Path, groups: Sequence[int]) -> Iterator[list[TokenFe
 
 @contextmanager
 def open_shard(shard: Path) -> Iterator[pq.ParquetFile]:
-    """A shard opened with page checksums on; damage becomes a CacheError that says what to do."""
+    """A shard opened with page checksums on; damage becomes a CacheError that says what to do.
+
+    What is done with the file belongs inside: damage shows when a page is read, not when the file is opened.
+    """
     try:
         with pq.ParquetFile(shard, page_checksum_verification=True) as file:
             yield file
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
+        # Arrow's own OSErrors, for bytes that make no sense, have no errno; the system's have one.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise CacheError(
+                f"shard {shard} cannot be read: {error.strerror}; check the disk and the file's permissions"
+            ) from error
         raise CacheError(
-            f"shard {shard} is damaged: {str(error).strip().splitlines()[0]}; run "
-            f"'pawn cache verify {shard.parent.parent} --delete-damaged', then repeat the command: "
-            "only the documents of that shard are computed again"
+            f"shard {shard} is damaged: {_first_line(error)}; run {_verify_command(shard)}, "
+            "then repeat the command: only the documents of that shard are computed again"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _verify_command(shard: Path) -> str:
+    return f"'pawn cache verify {shard.parent.parent} --delete-damaged'"
 
 
 @contextmanager
@@ -198,8 +220,8 @@ def disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CacheError(
-            f"cannot write features to {folder}: {error.strerror or error}; finished shards are kept: free some "
-            "space or name another folder with --cache, and repeat the command"
+            f"cannot write features to {folder}: {error.strerror or error}; finished shards are kept: "
+            "free some space or name another folder with --cache, and repeat the command"
         ) from error
 
 
@@ -243,7 +265,7 @@ def _from_table(table: pa.Table, codec: Codec, hidden_size: int) -> list[TokenFe
         return flat[offsets[row] : offsets[row + 1]]
 
     keys, truncated = columns["key"].to_pylist(), columns["truncated"].to_pylist()
-    return [
+    documents = [
         TokenFeatures(
             key=keys[row],
             token_ids=values("token_ids", row),
@@ -254,6 +276,10 @@ def _from_table(table: pa.Table, codec: Codec, hidden_size: int) -> list[TokenFe
         )
         for row in range(table.num_rows)
     ]
+    for document in documents:
+        if len(document.hidden) != document.n_tokens:
+            raise ValueError(f"{document.n_tokens} tokens but {len(document.hidden)} hidden states")
+    return documents
 
 
 def _sync_folder(folder: Path) -> None:

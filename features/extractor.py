@@ -18,14 +18,14 @@ DEFAULT_MAX_LENGTH = 512
 """PAWN's own limit (arXiv 2501.03940)."""
 
 TOKEN_BUDGET = 4096
-"""Padded tokens in a batch: 16 texts of 256 ran fastest of 256 to 8,192 on two cores, and bounds the memory."""
+"""Padded tokens in a batch: the fastest of 256 to 8,192 on two cores, and a bound on the memory."""
 
 HEAD_ROWS = 256
-"""Rows projected onto the vocabulary at a time: enough for a full-speed matrix product, 25 MB at 49,152 tokens."""
+"""Rows projected onto the vocabulary at a time: a full-speed matrix product, 25 MB at 49,152 tokens."""
 
 METRIC_ROWS = 8
-"""Rows whose metrics are computed at a time on a processor: 8 x 49,152 float32 stay in the second-level cache,
-four times faster than 256 rows at once."""
+"""Rows whose metrics are computed at a time on a processor: 8 x 49,152 float32 stay in the second-level
+cache, four times faster than 256 rows at once."""
 
 HALF_MAX = float(np.finfo(np.float16).max)
 
@@ -112,7 +112,7 @@ class Extractor:
             start = stop
 
     def _metrics(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Metrics of each row, (rows, hidden) -> (rows, k), never holding more than HEAD_ROWS rows of logits."""
+        """Metrics of each row, (rows, hidden) -> (rows, k), from at most HEAD_ROWS rows of logits at a time."""
         out = torch.empty(len(hidden), len(METRIC_NAMES), device=hidden.device)
         step = METRIC_ROWS if hidden.device.type == "cpu" else HEAD_ROWS
         for start in range(0, len(hidden), HEAD_ROWS):

@@ -37,11 +37,12 @@ def next_token_metrics(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
         raise ValueError(
-            f"expected logits (rows, vocab) and targets (rows,), got {tuple(logits.shape)} and {tuple(targets.shape)}"
+            f"expected logits (rows, vocab) and targets (rows,), got {tuple(logits.shape)} and "
+            f"{tuple(targets.shape)}"
         )
     log_probs = logits.float().log_softmax(-1)  # (rows, vocab)
     log_prob = log_probs.gather(-1, targets[:, None])  # (rows, 1)
-    # A float mask turns the count and the mass into reductions that run at memory speed; sums of booleans do not.
+    # A float mask turns the count and the mass into reductions at memory speed; sums of booleans are not.
     likelier = (log_probs > log_prob).float()  # (rows, vocab)
     probs = log_probs.exp()
     mean_log_prob = torch.linalg.vecdot(probs, log_probs)  # (rows,): minus the entropy

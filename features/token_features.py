@@ -29,7 +29,7 @@ class TokenFeatures:
         return len(self.token_ids)
 
     def prefix(self, n_tokens: int) -> "TokenFeatures":
-        """The features of the first `n_tokens` tokens: what a causal model would have given for them alone."""
+        """The features of the first `n_tokens` tokens, as a causal model would have given them alone."""
         if not 2 <= n_tokens <= self.n_tokens:
             raise ValueError(f"expected a prefix of 2 to {self.n_tokens} tokens, got {n_tokens}")
         return TokenFeatures(

@@ -1,0 +1,128 @@
+"""Looking after a cache folder: what is in it, and whether it is still what was written."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.schema import read_meta
+from cache.store import SHARDS, file_hash, open_shard, shards_in
+from features.backbone import fingerprint_digest
+from features.errors import CacheError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderInfo:
+    """One fingerprint's folder of a cache."""
+
+    folder: Path
+    fingerprint: dict[str, Any]
+    codec: str | None  # None: no shard yet
+    hidden_size: int | None
+    shards: int
+    documents: int
+    tokens: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A shard that is not what was written."""
+
+    shard: Path
+    reason: str
+    documents: int | None  # as its footer counts them; None when the footer does not read
+
+
+def folders_in(root: Path) -> list[Path]:
+    """The fingerprint folders below a cache.
+
+    Raises:
+        UsageError: when there is none.
+    """
+    found = {path.parent for pattern in ("fingerprint.json", SHARDS) for path in root.glob(f"*/{pattern}")}
+    if not found:
+        raise UsageError(
+            f"no cache at {root}: expected a folder that 'pawn extract --cache {root} ...' filled"
+        )
+    return sorted(found)
+
+
+def folder_info(folder: Path) -> FolderInfo:
+    """Counts of one folder, from the shards' footers and their token counts.
+
+    Raises:
+        CacheError: when a shard is damaged.
+    """
+    shards = shards_in(folder)
+    documents = tokens = 0
+    meta: dict[str, Any] = {} if shards else {"fingerprint": _readable_fingerprint(folder)}
+    for shard in shards:
+        with open_shard(shard) as file:
+            meta = read_meta(file.schema_arrow, str(shard))
+            documents += file.metadata.num_rows
+            tokens += sum(file.read(columns=["n_tokens"])["n_tokens"].to_pylist())
+    return FolderInfo(
+        folder=folder,
+        fingerprint=meta["fingerprint"],
+        codec=meta.get("codec"),
+        hidden_size=meta.get("hidden_size"),
+        shards=len(shards),
+        documents=documents,
+        tokens=tokens,
+        bytes=sum(shard.stat().st_size for shard in shards),
+    )
+
+
+def verify_folder(folder: Path) -> Iterator[Damage | Path]:
+    """Check every shard of a folder; yields the path of a sound one, a `Damage` for another.
+
+    A shard's name is the hash of its bytes, so any changed byte shows, the footer's included.
+
+    Raises:
+        CacheError: when the system does not let a shard be read, which says nothing of what is in it.
+    """
+    for shard in shards_in(folder):
+        reason = _damage(shard)
+        yield shard if reason is None else Damage(shard, reason, _documents(shard))
+
+
+def _damage(shard: Path) -> str | None:
+    try:
+        found = file_hash(shard)
+    except PermissionError as error:
+        raise CacheError(f"shard {shard} cannot be read: {error.strerror}; check its permissions") from error
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    if found != shard.stem:
+        return f"its bytes hash to {found}, its name says {shard.stem}"
+    try:
+        with open_shard(shard) as file:
+            fingerprint = read_meta(file.schema_arrow, str(shard))["fingerprint"]
+    except CacheError as error:
+        return str(error)
+    digest = fingerprint_digest(fingerprint)
+    return None if digest == shard.parent.name else f"it belongs into folder {digest}: it was moved"
+
+
+def _documents(shard: Path) -> int | None:
+    try:
+        with open_shard(shard) as file:
+            return len(file.read(columns=["key"]))
+    except CacheError:
+        return None
+
+
+def _readable_fingerprint(folder: Path) -> dict[str, Any]:
+    path = folder / "fingerprint.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CacheError(f"{path} is damaged: {error}; nothing else is in {folder}: delete it") from error
+    return content
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files of runs that were killed: never read, safe to delete when no run is writing."""
+    return sorted(folder.glob(".*.tmp"))

@@ -1,0 +1,274 @@
+"""The Perplexity Attention Weighted Network (arXiv 2501.03940) and the batches that it reads.
+
+Shape legend: batch, seq = tokens, d = hidden size of the language model, k = metrics, width = channels,
+gates. Row i of the metrics describes the prediction of token i + 1 (drawn in `features/metrics.py`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from features.token_features import TokenFeatures
+
+POSITION_SCALE = 512
+"""The position input is i / 512, the paper's longest text, so it stays near [0, 1]."""
+
+
+class MlpBody(nn.Module):
+    """What follows the first linear map of the paper's MLP: GELU, two residual layers, a linear output.
+
+    With the first map that makes three hidden layers of `width`. A residual layer is
+    `norm(x + gelu(linear(x)))`, its LayerNorm free of a bias.
+    """
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.middle = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(width, bias=False) for _ in range(2))
+        self.out = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) before the first GELU to (..., outputs)."""
+        x = functional.gelu(x)
+        for linear, norm in zip(self.middle, self.norms, strict=True):
+            x = norm(x + functional.gelu(linear(x)))
+        return self.out(x)
+
+
+class NeighbourLinear(nn.Module):
+    """A linear map of `[h_i ; h_{i+1} ; i / 512]`: (batch, seq, d) to (batch, seq - 1, width).
+
+    The concatenation is never made: it would write and read every hidden state twice. The same weights are
+    applied to all states as two products, the second shifted by one token and added to the first.
+    """
+
+    def __init__(self, hidden_size: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * hidden_size + 1, width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Mathematically `linear(cat([hidden[:, :-1], hidden[:, 1:], position], -1))`."""
+        size = hidden.shape[-1]
+        weight = self.linear.weight
+        this = functional.linear(hidden, weight[:, :size])[:, :-1]  # (batch, seq - 1, width)
+        following = functional.linear(hidden, weight[:, size : 2 * size])[:, 1:]
+        position = _positions(hidden.shape[1] - 1, weight) * weight[:, -1]  # (seq - 1, width)
+        return this + following + (position + self.linear.bias)
+
+
+class Pawn(nn.Module):
+    """Weighs the metrics of each token by what the language model saw there, then judges the weighted sum.
+
+    A metrics MLP gives each position `width` channels. A gate MLP reads `[h_i ; h_{i+1} ; i / 512]` and gives
+    each position a logit for every gate; the softmax of a gate over the scored positions of a document
+    weighs `width / gates` channels. An aggregate MLP turns the weighted sum into one logit, machine = 1.
+
+    Args:
+        hidden_size: d of the language model.
+        metric_count: k.
+        width: channels of every hidden layer.
+        gates: how many softmaxes; divides `width`.
+        token_dropout: in training, the chance that a position gets no weight from any gate.
+        hidden_dropout: in training, the chance that a hidden-state channel is silent through a whole
+            document. Whole channels, since noise that is new at each token averages out over a document.
+        use_hidden: without it the gates read the metrics of their position instead of hidden states,
+            which are then ignored (the paper's ablation "metrics only").
+        likelihood_skip: add a linear function of the document's mean standardised metrics to the logit. It
+            starts at zero; mean log-likelihood is one of the things it can learn.
+
+    Raises:
+        ValueError: when `gates` does not divide `width`, or a dropout is not in [0, 1).
+    """
+
+    metric_mean: Tensor
+    metric_std: Tensor
+    hidden_mean: Tensor
+    hidden_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        metric_count: int,
+        width: int = 256,
+        gates: int = 256,
+        token_dropout: float = 0.15,
+        hidden_dropout: float = 0.0,
+        use_hidden: bool = True,
+        likelihood_skip: bool = False,
+    ) -> None:
+        super().__init__()
+        if gates < 1 or width % gates:
+            raise ValueError(f"gates must divide width, got {gates} gates and width {width}")
+        for name, value in (("token_dropout", token_dropout), ("hidden_dropout", hidden_dropout)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {value}")
+        self.arguments: dict[str, Any] = {
+            "hidden_size": hidden_size,
+            "metric_count": metric_count,
+            "width": width,
+            "gates": gates,
+            "token_dropout": token_dropout,
+            "hidden_dropout": hidden_dropout,
+            "use_hidden": use_hidden,
+            "likelihood_skip": likelihood_skip,
+        }
+        for name, size in (("metric", metric_count), ("hidden", hidden_size)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_std", torch.ones(size))
+        self.metrics_nn = _mlp(metric_count, width, width)
+        self.gate_input = (
+            NeighbourLinear(hidden_size, width) if use_hidden else nn.Linear(metric_count + 1, width)
+        )
+        self.gate_body = MlpBody(width, gates)
+        self.aggregate_nn = _mlp(width, width, 1)
+        self.skip = _zero_linear(metric_count) if likelihood_skip else None
+
+    def set_standardisation(
+        self, *, metric_mean: Tensor, metric_std: Tensor, hidden_mean: Tensor, hidden_std: Tensor
+    ) -> None:
+        """Set what `forward` subtracts from its inputs and divides them by: (k,), (k,), (d,), (d,).
+
+        Raises:
+            ValueError: when a shape differs, a number is not finite, or a deviation is not above 0.
+        """
+        values = {
+            "metric_mean": metric_mean,
+            "metric_std": metric_std,
+            "hidden_mean": hidden_mean,
+            "hidden_std": hidden_std,
+        }
+        for name, value in values.items():
+            buffer = getattr(self, name)
+            if value.shape != buffer.shape:
+                raise ValueError(f"{name} must have shape {tuple(buffer.shape)}, got {tuple(value.shape)}")
+            bad = ~value.isfinite() if name.endswith("mean") else ~(value.isfinite() & (value > 0))
+            if bad.any():
+                raise ValueError(f"{name} has unusable values at {bad.nonzero().flatten().tolist()}")
+            buffer.copy_(value)
+
+    def forward(
+        self, hidden: Tensor, metrics: Tensor, mask: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Logits (batch,), higher is more machine-like.
+
+        Args:
+            hidden: (batch, seq, d) any float type; padding must be finite.
+            metrics: (batch, seq - 1, k); padding must be finite.
+            mask: (batch, seq - 1) bool, the scored positions.
+            generator: draws the dropouts in training; default: torch's own.
+
+        Raises:
+            ValueError: when a row has no scored position, or shapes do not belong together.
+        """
+        weights = self.gate_weights(hidden, metrics, mask, generator)
+        standardised = (metrics - self.metric_mean) / self.metric_std
+        values = self.metrics_nn(standardised).unflatten(-1, (weights.shape[-1], -1))
+        pooled = (weights.unsqueeze(-1) * values).sum(1).flatten(1)  # (batch, gates, width / gates) -> width
+        logits = self.aggregate_nn(pooled).squeeze(-1)
+        if self.skip is not None:
+            scored = mask.unsqueeze(-1)
+            logits = logits + self.skip((standardised * scored).sum(1) / scored.sum(1)).squeeze(-1)
+        return logits
+
+    def gate_weights(
+        self, hidden: Tensor, metrics: Tensor, mask: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """How much each position counts: (batch, seq - 1, gates), summing to 1 over the scored positions.
+
+        Arguments and errors are those of `forward`; what is not scored gets exactly 0.
+        """
+        _check_inputs(hidden, metrics, mask, self.arguments["use_hidden"])
+        logits = self.gate_body(self._gate_features(hidden, metrics, generator))
+        logits = logits.masked_fill(~self._kept(mask, generator).unsqueeze(-1), float("-inf"))
+        # A sum over hundreds of positions: in float32 even under bfloat16 autocast.
+        return logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+    def _gate_features(self, hidden: Tensor, metrics: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Output of the gate's first linear map: (batch, seq - 1, width)."""
+        if not self.arguments["use_hidden"]:
+            standardised = (metrics - self.metric_mean) / self.metric_std
+            position = _positions(metrics.shape[1], standardised).expand(len(metrics), -1, 1)
+            return self.gate_input(torch.cat([standardised, position], -1))
+        states = (hidden - self.hidden_mean) / self.hidden_std
+        dropout = self.arguments["hidden_dropout"]
+        if self.training and dropout:
+            kept = _uniform((len(states), 1, states.shape[-1]), states.device, generator) >= dropout
+            states = states * kept / (1 - dropout)
+        return self.gate_input(states)
+
+    def _kept(self, mask: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The mask after token dropout, the same for every gate of a document.
+
+        The scored position with the largest draw always stays: it decides only where all would be dropped.
+        """
+        dropout = self.arguments["token_dropout"]
+        if not (self.training and dropout):
+            return mask
+        draw = _uniform(tuple(mask.shape), mask.device, generator)
+        largest = draw.masked_fill(~mask, -1).argmax(1, keepdim=True)
+        return (mask & (draw >= dropout)).scatter(1, largest, True)
+
+
+def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), MlpBody(width, outputs))
+
+
+def _zero_linear(inputs: int) -> nn.Linear:
+    linear = nn.Linear(inputs, 1)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def collate(
+    features: Sequence[TokenFeatures], dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One batch of documents, padded on the right with zeros.
+
+    Returns:
+        hidden (batch, seq, d) of `dtype`; metrics (batch, seq - 1, k) of `dtype`, but at least float32; mask
+        (batch, seq - 1) bool.
+    """
+    longest = max(document.n_tokens for document in features)
+    first = features[0]
+    hidden = np.zeros((len(features), longest, first.hidden.shape[1]), dtype=first.hidden.dtype)
+    metrics = np.zeros((len(features), longest - 1, first.metrics.shape[1]), dtype=first.metrics.dtype)
+    for row, document in enumerate(features):
+        hidden[row, : document.n_tokens] = document.hidden
+        metrics[row, : document.n_tokens - 1] = document.metrics
+    scored = torch.tensor([document.n_tokens - 1 for document in features])
+    return (
+        torch.from_numpy(hidden).to(dtype),
+        torch.from_numpy(metrics).to(torch.promote_types(dtype, torch.float32)),
+        torch.arange(longest - 1) < scored[:, None],
+    )
+
+
+def _check_inputs(hidden: Tensor, metrics: Tensor, mask: Tensor, use_hidden: bool) -> None:
+    if mask.dtype != torch.bool or mask.shape != metrics.shape[:2]:
+        raise ValueError(
+            f"mask must be bool of shape {tuple(metrics.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}"
+        )
+    rows, positions = mask.shape
+    if use_hidden and hidden.shape[:2] != (rows, positions + 1):
+        raise ValueError(f"hidden must be ({rows}, {positions + 1}, d), got {tuple(hidden.shape)}")
+    if (empty := ~mask.any(1)).any():
+        raise ValueError(
+            f"rows {empty.nonzero().flatten().tolist()} have no scored position; need at least 1"
+        )
+
+
+def _positions(count: int, like: Tensor) -> Tensor:
+    """Position i / 512 for each position: (count, 1), of the dtype and device of `like`."""
+    return torch.arange(count, dtype=like.dtype, device=like.device).unsqueeze(-1) / POSITION_SCALE
+
+
+def _uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Uniform draws in [0, 1), drawn where the generator lives."""
+    origin = device if generator is None else generator.device
+    return torch.rand(shape, generator=generator, device=origin).to(device)

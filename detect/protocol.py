@@ -1,0 +1,105 @@
+"""What every detector is: its methods in memory, and the card that says on disk which one it is."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from features.errors import DetectorError
+from features.token_features import TokenFeatures
+
+CARD_FILE = "detector.json"
+FORMAT_VERSION = 1
+"""Of the card and of the files that it names; another version is refused, never guessed at."""
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Tells machine-written from human-written text by the features of its tokens."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        ...
+
+    def fit(self, features: Sequence[TokenFeatures], labels: np.ndarray) -> Self:
+        """Learn from documents and their labels (n_docs,), 0 human and 1 machine; returns the detector."""
+        ...
+
+    def score(self, features: Sequence[TokenFeatures]) -> np.ndarray:
+        """One float64 score a document (n_docs,); higher is more machine-like, for every detector."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write the detector into a directory, made when missing."""
+        ...
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote; DetectorError when it is damaged or something else."""
+        ...
+
+
+def write_card(directory: Path, kind: str, card: dict[str, Any]) -> None:
+    """Write `detector.json`. It is written last: what it names is already there.
+
+    Args:
+        directory: the detector's folder; made when missing.
+        kind: which class reads it ("pawn", "zero-shot").
+        card: JSON-able description.
+    """
+    content = {"format_version": FORMAT_VERSION, "kind": kind, **card}
+    write_bytes(directory / CARD_FILE, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_card(directory: Path, kind: str) -> dict[str, Any]:
+    """Read `detector.json` of a detector of this kind.
+
+    Raises:
+        DetectorError: when it is missing, not a JSON object, or of another format version or kind.
+    """
+    path = directory / CARD_FILE
+    card = read_json_object(path)
+    if card.get("format_version") != FORMAT_VERSION:
+        raise DetectorError(
+            f"{path} has format version {card.get('format_version')!r}, this program reads {FORMAT_VERSION}; "
+            "install the version of pawn-detect that wrote it, or train the detector again"
+        )
+    if card.get("kind") != kind:
+        raise DetectorError(f"{path} describes a detector of kind {card.get('kind')!r}, expected {kind!r}")
+    return card
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; DetectorError when there is none."""
+    try:
+        content = json.loads(read_bytes(path))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise DetectorError(f"{path} is not JSON ({error}); save the detector again") from error
+    if not isinstance(content, dict):
+        raise DetectorError(f"{path} holds a JSON {type(content).__name__}, expected an object")
+    return content
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes; DetectorError naming the path when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DetectorError(
+            f"cannot read {path} ({error.strerror}); expected a directory that a detector was saved to"
+        ) from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: under a temporary name, flushed, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

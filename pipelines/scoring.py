@@ -1,0 +1,231 @@
+"""Texts -> scores, p-values and decisions: the library's `Scorer`, and the resumable run over files."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from cache.store import FeatureStore
+from detect.catalog import DEFAULT_DETECTOR, CalibratedDetector, load_detector
+from features.backbone import Backbone
+from features.documents import Document, Status, text_status
+from features.errors import UsageError
+from features.extractor import DEFAULT_MAX_LENGTH, Extractor
+from features.registry import resolve
+from pipelines.corpora import Corpus, Row
+from pipelines.extraction import Item, block_features, blocks, prepare
+from pipelines.results import RESULT_SCHEMA, ResultWriter, Summary
+
+DEFAULT_FPR = 0.01
+"""Share of human texts that may be flagged, where the caller names none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringSettings:
+    """Which detector, and how to use it.
+
+    Attributes:
+        detector: a name of `pawn detectors`, or a folder that `pawn train` wrote.
+        fpr: share of human texts that may be flagged; None: 0.01 where the detector is calibrated.
+        backbone: language model; None: the one that the detector was trained on.
+        max_length: tokens of a text that are read.
+        cache: folder of a feature cache to read and fill; None computes and forgets.
+        device: "cpu" or "cuda"; None: cuda when there is one.
+    """
+
+    detector: str = DEFAULT_DETECTOR
+    fpr: float | None = None
+    backbone: str | None = None
+    max_length: int = DEFAULT_MAX_LENGTH
+    cache: str | Path | None = None
+    device: str | None = None
+
+
+class Scorer:
+    """A detector with its language model: strings in, a Polars frame out.
+
+        from pipelines import Scorer
+        scorer = Scorer.load()
+        frame = scorer.score(["first text", "second text"])
+    """
+
+    def __init__(
+        self,
+        detector: CalibratedDetector,
+        extractor: Extractor,
+        *,
+        fpr: float | None = None,
+        store: FeatureStore | None = None,
+    ) -> None:
+        """Put loaded parts together.
+
+        Raises:
+            UsageError: when the detector's calibration cannot support `fpr`, or there is none to support it.
+            DetectorError: when the detector was trained on another language model.
+        """
+        detector.check_features(extractor.fingerprint.to_dict())
+        self.fpr = check_fpr(detector, fpr)
+        self.detector = detector
+        self.extractor = extractor
+        self.store = store
+
+    @classmethod
+    def load(
+        cls, settings: "ScoringSettings | None" = None, *, progress: Callable[[str], None] | None = None
+    ) -> "Scorer":
+        """Load a detector and its language model (fetched on first use).
+
+        Args:
+            settings: which, and how to use them; default: the detector that ships, at 1% false positives.
+            progress: told of downloads.
+        """
+        settings = settings or ScoringSettings()
+        detector = load_detector(settings.detector)
+        check_fpr(detector, settings.fpr)  # before anything slow
+        files = resolve(settings.backbone or detector.backbone, progress=progress)
+        backbone = Backbone.load(files, device=settings.device)
+        extractor = Extractor(backbone, max_length=settings.max_length)
+        store = None if settings.cache is None else FeatureStore(Path(settings.cache), extractor.fingerprint)
+        return cls(detector, extractor, fpr=settings.fpr, store=store)
+
+    def score(self, texts: Sequence[str | None]) -> pl.DataFrame:
+        """One row for each text, in order: id (its place), status, n_tokens, truncated, score, p_value, is_machine."""
+        rows = (
+            Row(Document(id=str(i), text=text or ""), text_status(text), {}) for i, text in enumerate(texts)
+        )
+        results = [result for block in self.score_rows(rows) for result in block]
+        return pl.DataFrame(results, schema=RESULT_SCHEMA, orient="row")
+
+    def score_rows(self, rows: Iterable[Row]) -> Iterable[list[dict[str, Any]]]:
+        """Result rows of a corpus in its order, a block at a time: memory holds one block."""
+        for block in blocks(prepare(rows, self.extractor, self.store)):
+            yield self._score_block(block)
+
+    def describe(self) -> dict[str, str]:
+        """What produced a result: goes into the metadata of every output file."""
+        calibration = self.detector.calibration
+        return {
+            "detector": json.dumps(self.detector.identity),
+            "calibration": json.dumps(None if calibration is None else calibration.provenance),
+            "fpr": json.dumps(self.fpr),
+            "threshold": json.dumps(
+                None if calibration is None or self.fpr is None else calibration.threshold(self.fpr)
+            ),
+            "backbone": self.extractor.backbone.name,
+            "features": json.dumps(self.extractor.fingerprint.to_dict()),
+            "version": version("pawn-detect"),
+        }
+
+    def _score_block(self, block: list[Item]) -> list[dict[str, Any]]:
+        features = block_features(block, self.extractor, self.store)
+        keys = list(features)
+        scores = self.detector.detector.score([features[key] for key in keys]) if keys else []
+        by_key = dict(zip(keys, map(float, scores), strict=True))
+        calibration = self.detector.calibration
+        p_values = dict(zip(keys, calibration.p_values(scores), strict=True)) if calibration and keys else {}
+        results = []
+        for item in block:
+            ok = item.status is Status.OK
+            p_value = float(p_values[item.key]) if ok and p_values else None
+            results.append(
+                {
+                    "id": item.id,
+                    "status": str(item.status),
+                    "n_tokens": item.n_tokens,
+                    "truncated": features[item.key].truncated if ok else None,
+                    "score": by_key[item.key] if ok else None,
+                    "p_value": p_value,
+                    "is_machine": None if p_value is None or self.fpr is None else p_value <= self.fpr,
+                    **item.carried,
+                }
+            )
+        return results
+
+
+def check_fpr(detector: CalibratedDetector, fpr: float | None) -> float | None:
+    """The rate that decisions are made at: the one asked for, or the default where there is a calibration.
+
+    Raises:
+        UsageError: when the calibration cannot support the rate, or there is none.
+    """
+    if detector.calibration is None:
+        if fpr is not None:
+            raise UsageError(
+                f"detector {detector.detector.name} has no calibration, so --fpr {fpr} cannot be kept; leave --fpr "
+                "out to get scores without decisions, or use a detector that ships or that 'pawn train' wrote"
+            )
+        return None
+    if fpr is None:
+        fpr = max(DEFAULT_FPR, detector.calibration.smallest_fpr)
+    detector.calibration.check_fpr(fpr)
+    return fpr
+
+
+@dataclass(frozen=True)
+class ScoringProgress:
+    """How far a run is."""
+
+    rows: int
+    total: int
+    tokens: int
+
+
+def score_corpus(
+    corpus: Corpus,
+    out: Path | None,
+    settings: ScoringSettings,
+    *,
+    say: Callable[[str], None] = lambda message: None,
+    on_progress: Callable[[ScoringProgress], None] = lambda progress: None,
+) -> Summary:
+    """Score files into a file; a killed run is continued by the same call.
+
+    Args:
+        corpus: the opened inputs.
+        out: the output file, or None for CSV on standard output.
+        settings: the detector and how to use it.
+        say: told what a person should know: what was found on disk, downloads, skipped files.
+        on_progress: told after every block.
+
+    Raises:
+        PawnError: for everything that can be wrong with inputs, outputs, detector or backbone.
+    """
+    detector = load_detector(settings.detector)
+    fpr = check_fpr(detector, settings.fpr)
+    total = corpus.count_rows()
+    identity = {
+        "corpus": corpus.identity(),
+        "detector": detector.identity,
+        "fpr": fpr,
+        "backbone": settings.backbone or detector.backbone,
+        "max_length": settings.max_length,
+        "version": version("pawn-detect"),
+    }
+    writer = ResultWriter(out, identity=identity, carried=corpus.carried)
+    _report_start(corpus, writer, total, say)
+    if writer.already_complete:
+        return writer.summary()
+    scorer = Scorer.load(settings, progress=say)
+    done = writer.rows_done
+    on_progress(ScoringProgress(done, total, 0))
+    for results in scorer.score_rows(corpus.rows(start=done)):
+        writer.write_part(results)
+        done += len(results)
+        on_progress(ScoringProgress(done, total, scorer.extractor.tokens_done))
+    return writer.finish(scorer.describe(), expected_rows=total)
+
+
+def _report_start(corpus: Corpus, writer: ResultWriter, total: int, say: Callable[[str], None]) -> None:
+    if corpus.skipped:
+        names = ", ".join(str(path) for path in corpus.skipped[:3])
+        say(f"Skipping {len(corpus.skipped)} files that are not texts or tables: {names} ...")
+    if writer.already_complete:
+        say("The output is complete already, for this input and these settings: nothing to do")
+    elif writer.restarted:
+        say("A run with other inputs or settings was left unfinished here: starting anew")
+    elif writer.rows_done:
+        say(f"Continuing after {writer.rows_done:,} of {total:,} rows")

@@ -1,0 +1,156 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from detect.calibration import Calibration
+from features.errors import DetectorError, UsageError
+
+PROVENANCE = {"corpora": ["essays"], "weights_sha256": "ab12", "created": "2026-01-02T03:04:05Z"}
+
+
+def naive_p_value(human, score):
+    return (1 + sum(other >= score for other in human)) / (len(human) + 1)
+
+
+def make_human_scores():
+    rng = np.random.default_rng(0)
+    yield [0.5]
+    yield [2.0, 2.0, 2.0]
+    yield rng.normal(size=19).tolist()
+    yield rng.integers(-3, 4, size=99).astype(float).tolist()
+
+
+def probes(human):
+    """Every score at, just above and just below a human one, and the far ends."""
+    around = [np.nextafter(score, end) for score in human for end in (-np.inf, np.inf)]
+    return np.array([*human, *around, -1e9, 1e9, -np.inf, np.inf])
+
+
+@pytest.mark.parametrize("human", list(make_human_scores()))
+def test_p_values_count_the_human_scores_at_or_above_and_the_text_itself(human):
+    scores = probes(human)
+    expected = [naive_p_value(human, score) for score in scores]
+    assert Calibration(human, {}).p_values(scores).tolist() == expected
+
+
+@pytest.mark.parametrize("human", list(make_human_scores()))
+def test_threshold_flags_exactly_the_scores_whose_p_value_is_at_most_the_rate(human):
+    calibration = Calibration(human, {})
+    scores = probes(human)
+    p_values = calibration.p_values(scores)
+    count = len(human)
+    for fpr in [0.05, 0.1, 0.29, 0.5, 0.95, *((1 + rank) / (count + 1) for rank in range(count))]:
+        if fpr >= calibration.smallest_fpr:
+            flagged = scores >= calibration.threshold(fpr)
+            assert flagged.tolist() == (p_values <= fpr).tolist(), fpr
+
+
+def test_human_texts_get_each_p_value_equally_often():
+    # Left out in turn, the texts of a set of 10 without ties get p = 1/10, 2/10, ..., 1, once each.
+    human = np.random.default_rng(1).normal(size=10)
+    p_values = [Calibration(np.delete(human, i), {}).p_values(human[i : i + 1])[0] for i in range(10)]
+    np.testing.assert_allclose(np.sort(p_values), np.arange(1, 11) / 10)
+
+
+def test_scores_are_sorted_copied_and_read_only():
+    human = np.array([3.0, 1.0, 2.0], dtype=np.float32)
+    calibration = Calibration(human, {})
+    human[:] = 0
+    assert calibration.scores.tolist() == [1.0, 2.0, 3.0]
+    assert calibration.scores.dtype == np.float64
+    with pytest.raises(ValueError, match="read-only"):
+        calibration.scores[0] = 5.0
+
+
+def test_no_rate_below_one_in_n_plus_one_is_promised():
+    calibration = Calibration(np.arange(99.0), {})
+    assert calibration.smallest_fpr == 0.01
+    calibration.check_fpr(0.01)
+    with pytest.raises(
+        UsageError, match=r"rate of 0.009 cannot be promised from 99 human .* smallest is 0.01"
+    ):
+        calibration.check_fpr(0.009)
+    with pytest.raises(UsageError, match=r"from 99 human texts"):
+        calibration.threshold(0.001)
+
+
+@pytest.mark.parametrize("fpr", [0.0, 1.0, -0.1, 5.0, float("nan")])
+def test_rates_outside_zero_and_one_are_refused(fpr):
+    with pytest.raises(UsageError, match=f"between 0 and 1, got {fpr}"):
+        Calibration([1.0, 2.0], {}).check_fpr(fpr)
+
+
+def test_nan_scores_have_no_p_value():
+    with pytest.raises(ValueError, match="2 of 3 scores are NaN"):
+        Calibration([1.0], {}).p_values([np.nan, 0.0, np.nan])
+
+
+def test_calibrations_without_finite_scores_are_refused():
+    with pytest.raises(ValueError, match=r"at least 1 human score, got shape \(0,\)"):
+        Calibration([], {})
+    with pytest.raises(ValueError, match="2 of 3 calibration scores are not finite"):
+        Calibration([1.0, np.nan, np.inf], {})
+
+
+def test_saved_and_loaded_calibration_is_the_same_to_the_bit(tmp_path):
+    human = np.random.default_rng(2).normal(size=101)
+    Calibration(human, PROVENANCE).save(tmp_path)
+    loaded = Calibration.load(tmp_path)
+    assert loaded.scores.tobytes() == np.sort(human).tobytes()
+    assert loaded.provenance == PROVENANCE
+    assert json.loads((tmp_path / "calibration.json").read_text())["count"] == 101
+
+
+def test_calibration_beside_a_detector_leaves_its_card_alone(tmp_path):
+    (tmp_path / "detector.json").write_text("{}")
+    Calibration([1.0], PROVENANCE).save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "calibration.json",
+        "calibration.safetensors",
+        "detector.json",
+    ]
+    assert (tmp_path / "detector.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", ["calibration.json", "calibration.safetensors"])
+def test_a_missing_file_is_named(tmp_path, name):
+    Calibration([1.0], PROVENANCE).save(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(DetectorError, match=f"cannot read .*{name}"):
+        Calibration.load(tmp_path)
+
+
+def test_changed_scores_are_refused(tmp_path):
+    Calibration([1.0, 2.0], PROVENANCE).save(tmp_path)
+    path = tmp_path / "calibration.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    found = hashlib.sha256(content).hexdigest()
+    with pytest.raises(DetectorError, match=f"has SHA-256 {found}, its record says"):
+        Calibration.load(tmp_path)
+
+
+def test_another_format_version_is_refused(tmp_path):
+    Calibration([1.0], PROVENANCE).save(tmp_path)
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 9}))
+    with pytest.raises(DetectorError, match="format version 9, this program reads 1; calibrate again"):
+        Calibration.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", save({"other": np.ones(2)}), save({"scores": np.array([np.nan])}), save({"scores": np.ones(0)})],
+)
+def test_files_that_hold_no_calibration_are_refused(tmp_path, content):
+    Calibration([1.0], PROVENANCE).save(tmp_path)
+    (tmp_path / "calibration.safetensors").write_bytes(content)
+    path = tmp_path / "calibration.json"
+    record = {**json.loads(path.read_text()), "scores_sha256": hashlib.sha256(content).hexdigest()}
+    path.write_text(json.dumps(record))
+    with pytest.raises(DetectorError, match=r"calibration.safetensors holds no calibration"):
+        Calibration.load(tmp_path)

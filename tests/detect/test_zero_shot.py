@@ -1,0 +1,152 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from detect.protocol import Detector
+from detect.zero_shot import ZERO_SHOT, FastDetectGPT, LogLikelihood, LogRank
+from features.errors import DetectorError
+from features.token_features import METRIC_NAMES, TokenFeatures
+
+
+def make_document(distributions, targets) -> TokenFeatures:
+    """Cached metrics of known next-token distributions, worked out one token at a time."""
+    rows = []
+    for p, target in zip(distributions, targets, strict=True):
+        logs = [math.log(x) for x in p]
+        mean = sum(x * log for x, log in zip(p, logs, strict=True))
+        variance = sum(x * (log - mean) ** 2 for x, log in zip(p, logs, strict=True))
+        likelier = [x for x in p if x > p[target]]
+        rows.append((logs[target], -mean, max(logs), math.log(1 + len(likelier)), sum(likelier), variance))
+    n = len(rows) + 1
+    return TokenFeatures(
+        key="abc123",
+        token_ids=np.arange(n, dtype=np.int32),
+        offsets=np.zeros((n, 2), dtype=np.int32),
+        metrics=np.array(rows, dtype=np.float32).reshape(-1, len(METRIC_NAMES)),
+        hidden=np.zeros((n, 3), dtype=np.float16),
+        truncated=False,
+    )
+
+
+P, Q = (0.5, 0.25, 0.125, 0.125), (0.1, 0.2, 0.3, 0.4)
+
+
+def test_log_likelihood_is_the_mean_log_probability():
+    document = make_document([P, P, Q], [0, 1, 3])
+    expected = (math.log(0.5) + math.log(0.25) + math.log(0.4)) / 3
+    np.testing.assert_allclose(LogLikelihood().score([document]), [expected], rtol=1e-6)
+
+
+def test_log_rank_is_minus_the_mean_log_of_the_rank_counted_from_one():
+    document = make_document([P, P, Q], [0, 1, 0])  # ranks 1, 2, 4
+    np.testing.assert_allclose(LogRank().score([document]), [-math.log(1 * 2 * 4) / 3], rtol=1e-6)
+
+
+def test_fast_detect_gpt_is_the_z_score_of_the_summed_log_probability():
+    document = make_document([P, Q, P], [2, 0, 3])
+    # Twin: the exact distribution of the sum of three independent draws, by enumerating all 64.
+    outcomes = [(a * b * c, math.log(a * b * c)) for a in P for b in Q for c in P]
+    mean = sum(weight * value for weight, value in outcomes)
+    deviation = math.sqrt(sum(weight * (value - mean) ** 2 for weight, value in outcomes))
+    observed = math.log(0.125) + math.log(0.1) + math.log(0.125)
+    np.testing.assert_allclose(FastDetectGPT().score([document]), [(observed - mean) / deviation], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(ZERO_SHOT))
+def test_text_of_likely_tokens_scores_higher_than_text_of_unlikely_ones(name):
+    likely, unlikely = make_document([P, Q], [0, 3]), make_document([P, Q], [2, 0])
+    scores = ZERO_SHOT[name]().score([likely, unlikely])
+    assert scores.dtype == np.float64
+    assert scores[0] > scores[1]
+
+
+@pytest.mark.parametrize("name", sorted(ZERO_SHOT))
+def test_zero_shot_detectors_are_detectors_under_their_name(name, tmp_path):
+    detector = ZERO_SHOT[name]()
+    assert isinstance(detector, Detector)
+    assert detector.name == name
+    document = make_document([P, Q], [1, 2])
+    assert detector.fit([document], np.array([0])) is detector
+    detector.save(tmp_path / "new")
+    loaded = ZERO_SHOT[name].load(tmp_path / "new")
+    assert type(loaded) is type(detector)
+    assert loaded.score([document]) == detector.score([document])
+
+
+@pytest.mark.parametrize("name", sorted(ZERO_SHOT))
+def test_no_documents_no_scores(name):
+    assert ZERO_SHOT[name]().score([]).shape == (0,)
+
+
+def test_long_documents_are_summed_in_float64():
+    # The mean of 100,000 equal numbers is that number; summed in float32 it is off by more than 1e-8.
+    document = make_document([P], [0])
+    long = TokenFeatures(
+        key="long",
+        token_ids=np.zeros(100_001, dtype=np.int32),
+        offsets=np.zeros((100_001, 2), dtype=np.int32),
+        metrics=np.repeat(document.metrics, 100_000, axis=0),
+        hidden=np.zeros((100_001, 1), dtype=np.float16),
+        truncated=False,
+    )
+    expected = float(document.metrics[0, 0])
+    np.testing.assert_allclose(LogLikelihood().score([long]), [expected], rtol=1e-12)
+
+
+def test_a_document_without_variance_is_refused():
+    uniform = make_document([(0.25,) * 4, (0.25,) * 4], [0, 1])
+    with pytest.raises(ValueError, match=r"abc123 has a total log-probability variance of 0\.0"):
+        FastDetectGPT().score([uniform])
+
+
+@pytest.mark.parametrize("name", sorted(ZERO_SHOT))
+def test_features_with_another_number_of_metrics_or_none_are_refused(name):
+    document = make_document([P, Q], [1, 2])
+    fewer = TokenFeatures(
+        key="fewer",
+        token_ids=document.token_ids,
+        offsets=document.offsets,
+        metrics=document.metrics[:, :5],
+        hidden=document.hidden,
+        truncated=False,
+    )
+    with pytest.raises(DetectorError, match="expected 6 metrics a token, features have 5"):
+        ZERO_SHOT[name]().score([fewer])
+    with pytest.raises(ValueError, match="abc123 has no scored token"):
+        ZERO_SHOT[name]().score([make_document([], [])])
+
+
+@pytest.mark.parametrize(("kind", "name"), [(LogRank, "log-rank"), (FastDetectGPT, "fast-detect-gpt")])
+def test_the_card_of_another_detector_is_refused(tmp_path, kind, name):
+    LogLikelihood().save(tmp_path)
+    with pytest.raises(DetectorError, match=f"describes 'log-likelihood', expected '{name}'"):
+        kind.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "detector.json is not JSON .*; save the detector again"),
+        ("[1]", "holds a JSON list, expected an object"),
+        (json.dumps({"format_version": 1, "kind": "pawn"}), "kind 'pawn', expected 'zero-shot'"),
+        (json.dumps({"format_version": 7, "kind": "zero-shot"}), "format version 7, this program reads 1"),
+    ],
+)
+def test_a_damaged_or_foreign_card_is_refused(tmp_path, content, message):
+    (tmp_path / "detector.json").write_text(content)
+    with pytest.raises(DetectorError, match=message):
+        LogLikelihood.load(tmp_path)
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DetectorError, match=r"cannot read .*nowhere.*No such file"):
+        LogLikelihood.load(tmp_path / "nowhere")
+
+
+def test_saving_leaves_no_temporary_file_and_replaces_the_old_card(tmp_path):
+    LogLikelihood().save(tmp_path)
+    LogRank().save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["detector.json"]
+    LogRank.load(tmp_path)
