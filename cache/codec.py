@@ -43,7 +43,5 @@ def codec_named(name: str) -> Codec:
         CacheError: when there is none.
     """
     if name not in CODECS:
-        raise CacheError(
-            f"unknown hidden-state codec {name!r}; this version knows {', '.join(sorted(CODECS))}"
-        )
+        raise CacheError(f"unknown hidden-state codec {name!r}; this version knows {', '.join(sorted(CODECS))}")
     return CODECS[name]

@@ -131,6 +131,23 @@ class CachedCorpus:
         return found
 
 
+@dataclass(frozen=True)
+class LabelledCorpus:
+    """Cached documents with their labels, (n,) of 0 human and 1 machine."""
+
+    corpus: CachedCorpus
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when a class is missing or the lengths differ."""
+        counts = np.bincount(self.labels.astype(int), minlength=2)
+        if len(self.labels) != len(self.corpus) or len(counts) > 2 or not counts.all():
+            raise ValueError(
+                f"expected {len(self.corpus)} labels with both 0 (human) and 1 (machine), got "
+                f"{len(self.labels)} with {counts[0]} human and {counts[1:].sum()} machine"
+            )
+
+
 def _cut(order: np.ndarray, lengths: np.ndarray, batch_size: int, token_budget: int) -> list[list[int]]:
     """Consecutive runs of an order, each within both limits."""
     batches: list[list[int]] = [[]]

@@ -57,9 +57,7 @@ def read_meta(schema: pa.Schema, source: str) -> dict[str, Any]:
     """
     raw = (schema.metadata or {}).get(META_KEY)
     if raw is None:
-        raise CacheError(
-            f"{source} is Parquet but no feature shard: no {META_KEY.decode()} in its metadata; {_VERIFY}"
-        )
+        raise CacheError(f"{source} is Parquet but no feature shard: no {META_KEY.decode()} in its metadata; {_VERIFY}")
     meta: dict[str, Any] = json.loads(raw)
     if missing := {"format_version", "fingerprint", "codec", "hidden_size"} - meta.keys():
         raise ValueError(f"its metadata lacks {', '.join(sorted(missing))}")

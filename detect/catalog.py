@@ -3,33 +3,17 @@
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from detect.calibration import PROVENANCE_FILE, Calibration
 from detect.pawn import PawnDetector
-from detect.protocol import CARD_FILE
+from detect.protocol import CARD_FILE, Detector
 from detect.zero_shot import ZERO_SHOT
 from features.errors import DetectorError, UsageError
-from features.token_features import TokenFeatures
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT_DETECTOR = "pawn-smollm2-135m"
 DEFAULT_BACKBONE = "smollm2-135m"
-
-
-class Scores(Protocol):
-    """The half of a detector that scoring needs."""
-
-    @property
-    def name(self) -> str:
-        """What a person calls it."""
-        ...
-
-    def score(self, features: list[TokenFeatures]) -> np.ndarray:
-        """(n_docs,) float64, higher is more machine-like."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +28,7 @@ class CalibratedDetector:
         identity: hashes that say exactly which detector this is, JSON-able.
     """
 
-    detector: Scores
+    detector: Detector
     calibration: Calibration | None
     backbone: str
     fingerprint: dict[str, Any]
@@ -99,9 +83,7 @@ def load_detector(name: str = DEFAULT_DETECTOR) -> CalibratedDetector:
         DetectorError: when the folder holds no sound detector.
     """
     if name in ZERO_SHOT:
-        return CalibratedDetector(
-            ZERO_SHOT[name](), None, DEFAULT_BACKBONE, {}, {"name": name, "kind": "zero-shot"}
-        )
+        return CalibratedDetector(ZERO_SHOT[name](), None, DEFAULT_BACKBONE, {}, {"name": name, "kind": "zero-shot"})
     folder = PRETRAINED / name if (PRETRAINED / name / CARD_FILE).is_file() else Path(name)
     if not folder.is_dir():
         names = [entry.name for entry in catalog()]

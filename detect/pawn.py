@@ -2,83 +2,28 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from detect.pawn_network import Pawn, collate
+from cache.loader import LabelledCorpus
+from detect.pawn_network import Pawn
+from detect.pawn_scoring import TOKEN_BUDGET, Precision, check_precision, score_network
 from detect.protocol import CARD_FILE, read_bytes, read_card, write_bytes, write_card
-from features.errors import DetectorError, UsageError
+from detect.training import Progress, TrainingConfig, fit_pawn, training_record
+from features.errors import DetectorError
 from features.metrics import METRIC_VERSION
 from features.token_features import METRIC_NAMES, TokenFeatures
-
-__all__ = ["DetectorCard", "Pawn", "PawnDetector", "batch_by_length", "collate", "score_network"]
 
 KIND = "pawn"
 WEIGHTS_FILE = "model.safetensors"
 
-Precision = Literal["float32", "bfloat16"]
 WeightsDtype = Literal["float32", "float16"]
-TOKEN_BUDGET = 16_384
-"""Tokens in a batch: 16,384 hidden states of 768 float32 numbers are 50 MB."""
-
-
-def batch_by_length(lengths: Sequence[int], token_budget: int) -> list[np.ndarray]:
-    """Indices of the documents of each batch, short ones first, so that little is padding.
-
-    A batch holds at most `token_budget` tokens, padding counted; a longer document is a batch of its own.
-    """
-    batches: list[np.ndarray] = []
-    order = np.argsort(np.asarray(lengths), kind="stable")
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or (end + 1 - start) * lengths[order[end]] > token_budget:
-            batches.append(order[start:end])
-            start = end
-    return batches
-
-
-@torch.inference_mode()
-def score_network(
-    network: Pawn,
-    features: Sequence[TokenFeatures],
-    *,
-    precision: Precision = "float32",
-    token_budget: int = TOKEN_BUDGET,
-) -> np.ndarray:
-    """Logits of a network without dropout, (n_docs,) float64, in the order given.
-
-    The network is left in the mode, training or not, that it was found in.
-
-    Args:
-        network: on the device that it runs on.
-        features: of the network's hidden size and metrics.
-        precision: "float32", or "bfloat16" autocast.
-        token_budget: most tokens in a batch, padding counted.
-
-    Raises:
-        UsageError: when the precision is neither.
-        ValueError: when a document has no scored token.
-    """
-    _check_precision(precision)
-    scores = np.empty(len(features), dtype=np.float64)
-    device = network.metric_mean.device
-    was_training = network.training
-    network.eval()
-    try:
-        for indices in batch_by_length([document.n_tokens for document in features], token_budget):
-            batch = [tensor.to(device) for tensor in collate([features[index] for index in indices])]
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-                logits = network(*batch)
-            scores[indices] = logits.double().cpu().numpy()
-    finally:
-        network.train(was_training)
-    return scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +69,7 @@ class PawnDetector:
         precision: Precision = "float32",
         token_budget: int = TOKEN_BUDGET,
     ) -> None:
-        _check_precision(precision)
+        check_precision(precision)
         if (count := network.arguments["metric_count"]) != len(card.metric_names):
             raise ValueError(f"the network reads {count} metrics, the card names {len(card.metric_names)}")
         self.network = network.eval()
@@ -137,6 +82,19 @@ class PawnDetector:
     def name(self) -> str:
         """What a person calls it."""
         return self.card.name
+
+    def fit(
+        self,
+        train: LabelledCorpus,
+        validation: LabelledCorpus,
+        config: TrainingConfig | None = None,
+        progress: Progress = lambda event, values: None,
+    ) -> Self:
+        """Train the network in place and leave it at its best epoch; the card records recipe and epochs."""
+        config = config or TrainingConfig()
+        records = fit_pawn(self.network, train, validation, config, progress)
+        self.card = replace(self.card, training=self.card.training | training_record(config, records))
+        return self
 
     def score(self, features: Sequence[TokenFeatures]) -> np.ndarray:
         """Logits (n_docs,) float64, in the order given.
@@ -161,9 +119,7 @@ class PawnDetector:
         content = self._weights(dtype)
         write_bytes(directory / WEIGHTS_FILE, content)
         weights = {"file": WEIGHTS_FILE, "dtype": dtype, "sha256": hashlib.sha256(content).hexdigest()}
-        write_card(
-            directory, KIND, {**asdict(self.card), "network": self.network.arguments, "weights": weights}
-        )
+        write_card(directory, KIND, {**asdict(self.card), "network": self.network.arguments, "weights": weights})
 
     def weights_sha256(self, dtype: WeightsDtype | None = None) -> str:
         """Hash of the weights file that `save` writes with this dtype; by default that of the file loaded."""
@@ -225,11 +181,6 @@ class PawnDetector:
             )
 
 
-def _check_precision(precision: str) -> None:
-    if precision not in get_args(Precision):
-        raise UsageError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-
-
 def _check_metrics(card: DetectorCard, source: Path) -> None:
     found, expected = (card.metric_names, card.metric_version), (METRIC_NAMES, METRIC_VERSION)
     if found != expected:
@@ -248,9 +199,7 @@ def _load_weights(network: Pawn, content: bytes, source: Path) -> None:
     for name, tensor in network.state_dict().items():
         if found.pop(name, None) != tuple(tensor.shape):
             shape = tuple(tensors[name].shape) if name in tensors else "missing"
-            raise DetectorError(
-                f"{source}: {name} is {shape}, the card's network needs {tuple(tensor.shape)}"
-            )
+            raise DetectorError(f"{source}: {name} is {shape}, the card's network needs {tuple(tensor.shape)}")
     if found:
         raise DetectorError(f"{source} holds {', '.join(sorted(found))}, which the card's network lacks")
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})

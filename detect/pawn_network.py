@@ -121,9 +121,7 @@ class Pawn(nn.Module):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_std", torch.ones(size))
         self.metrics_nn = _mlp(metric_count, width, width)
-        self.gate_input = (
-            NeighbourLinear(hidden_size, width) if use_hidden else nn.Linear(metric_count + 1, width)
-        )
+        self.gate_input = NeighbourLinear(hidden_size, width) if use_hidden else nn.Linear(metric_count + 1, width)
         self.gate_body = MlpBody(width, gates)
         self.aggregate_nn = _mlp(width, width, 1)
         self.skip = _zero_linear(metric_count) if likelihood_skip else None
@@ -225,9 +223,7 @@ def _zero_linear(inputs: int) -> nn.Linear:
     return linear
 
 
-def collate(
-    features: Sequence[TokenFeatures], dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor, Tensor]:
+def collate(features: Sequence[TokenFeatures], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
     """One batch of documents, padded on the right with zeros.
 
     Returns:
@@ -251,16 +247,12 @@ def collate(
 
 def _check_inputs(hidden: Tensor, metrics: Tensor, mask: Tensor, use_hidden: bool) -> None:
     if mask.dtype != torch.bool or mask.shape != metrics.shape[:2]:
-        raise ValueError(
-            f"mask must be bool of shape {tuple(metrics.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}"
-        )
+        raise ValueError(f"mask must be bool of shape {tuple(metrics.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}")
     rows, positions = mask.shape
     if use_hidden and hidden.shape[:2] != (rows, positions + 1):
         raise ValueError(f"hidden must be ({rows}, {positions + 1}, d), got {tuple(hidden.shape)}")
     if (empty := ~mask.any(1)).any():
-        raise ValueError(
-            f"rows {empty.nonzero().flatten().tolist()} have no scored position; need at least 1"
-        )
+        raise ValueError(f"rows {empty.nonzero().flatten().tolist()} have no scored position; need at least 1")
 
 
 def _positions(count: int, like: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
+from cache.loader import LabelledCorpus
 from features.errors import DetectorError
 from features.token_features import TokenFeatures
 
@@ -25,8 +26,8 @@ class Detector(Protocol):
         """What a person calls it."""
         ...
 
-    def fit(self, features: Sequence[TokenFeatures], labels: np.ndarray) -> Self:
-        """Learn from documents and their labels (n_docs,), 0 human and 1 machine; returns the detector."""
+    def fit(self, train: LabelledCorpus, validation: LabelledCorpus) -> Self:
+        """Learn from cached documents, streamed, and choose by others; returns the detector."""
         ...
 
     def score(self, features: Sequence[TokenFeatures]) -> np.ndarray:

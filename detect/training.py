@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from cache.loader import CachedCorpus, Transform
+from cache.loader import CachedCorpus, LabelledCorpus, Transform
 from detect.measures import auroc
-from detect.pawn import score_network
 from detect.pawn_network import Pawn, collate
+from detect.pawn_scoring import Precision, corpus_scores
 from features.documents import MIN_TOKENS
 from features.token_features import TokenFeatures
 
@@ -54,7 +54,7 @@ class TrainingConfig:
     max_tokens: int | None = None
     patience: int = 3
     seed: int = 0
-    precision: str = "float32"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the first setting that cannot be."""
@@ -76,23 +76,6 @@ class TrainingConfig:
             raise ValueError(f'class_weight is a number or "balanced", got {self.class_weight!r}')
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f'precision is "float32" or "bfloat16", got {self.precision!r}')
-
-
-@dataclass(frozen=True)
-class LabelledCorpus:
-    """Cached documents with their labels, (n,) of 0 human and 1 machine."""
-
-    corpus: CachedCorpus
-    labels: np.ndarray
-
-    def __post_init__(self) -> None:
-        """Raises ValueError when a class is missing or the lengths differ."""
-        counts = np.bincount(self.labels.astype(int), minlength=2)
-        if len(self.labels) != len(self.corpus) or len(counts) > 2 or not counts.all():
-            raise ValueError(
-                f"expected {len(self.corpus)} labels with both 0 (human) and 1 (machine), got {len(self.labels)} "
-                f"with {counts[0]} human and {counts[1:].sum()} machine"
-            )
 
 
 @dataclass(frozen=True)
@@ -131,9 +114,7 @@ def fit_pawn(
     rng = np.random.default_rng(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     network.set_standardisation(**_moments(train.corpus, rng))
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     weights = _class_weights(train.labels, config.class_weight)
     records: list[EpochRecord] = []
     best_state: dict[str, torch.Tensor] = {}
@@ -150,25 +131,6 @@ def fit_pawn(
     network.load_state_dict(best_state)
     network.eval()
     return records
-
-
-def corpus_scores(network: Pawn, corpus: CachedCorpus, *, precision: str = "float32") -> np.ndarray:
-    """Logits of every document of a corpus, (n,) float64, streamed from disk."""
-    scores = np.full(len(corpus), np.nan)
-    waiting: list[tuple[int, TokenFeatures]] = []
-
-    def flush() -> None:
-        if waiting:
-            found = score_network(network, [features for _, features in waiting], precision=precision)
-            scores[[index for index, _ in waiting]] = found
-            waiting.clear()
-
-    for member in corpus.documents():
-        waiting.append(member)
-        if len(waiting) == 512:
-            flush()
-    flush()
-    return scores
 
 
 def crop_transform(config: TrainingConfig) -> Transform:
@@ -264,4 +226,3 @@ def _moments(corpus: CachedCorpus, rng: np.random.Generator, documents: int = 10
 def training_record(config: TrainingConfig, records: Sequence[EpochRecord]) -> dict[str, object]:
     """What a saved detector says of its training, JSON-able."""
     return {"config": asdict(config), "epochs": [asdict(record) for record in records]}
-

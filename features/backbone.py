@@ -63,20 +63,19 @@ def fingerprint_digest(fields: Mapping[str, Any]) -> str:
 class Backbone:
     """A frozen causal LM: texts to tokens, tokens to last hidden states, hidden states to logits."""
 
-    def __init__(self, name: str, files: BackboneFiles, model: nn.Module, tokenizer: Tokenizer) -> None:
+    def __init__(self, name: str, files: BackboneFiles, model: Any, tokenizer: Tokenizer) -> None:
+        """`model` is a transformers causal LM: an nn.Module with more attributes than that declares."""
         self.name = name
         self.files = files
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self._decoder = model.base_model
-        self._head = model.get_output_embeddings()  # type: ignore[operator]  # "Tensor" not callable: a method
+        self._head = model.get_output_embeddings()
         self.dtype: torch.dtype = next(model.parameters()).dtype
         self.device: torch.device = next(model.parameters()).device
 
     @classmethod
-    def load(
-        cls, files: BackboneFiles, *, device: str | None = None, dtype: torch.dtype | None = None
-    ) -> "Backbone":
+    def load(cls, files: BackboneFiles, *, device: str | None = None, dtype: torch.dtype | None = None) -> "Backbone":
         """Load weights and tokenizer from disk, and prove that they are what a detector needs.
 
         Args:
@@ -153,7 +152,7 @@ class Backbone:
     @torch.inference_mode()
     def _probe(self) -> None:
         """Refuse a model that sees the future, or whose logits are not its projection of the hidden state."""
-        name = f"{self.name} ({self.model.config.model_type})"  # type: ignore[union-attr]  # "Tensor | Module"
+        name = f"{self.name} ({self.model.config.model_type})"
         vocab = self._head.weight.shape[0]
         ids = torch.arange(PROBE_TOKENS, device=self.device)[None] * 31 % vocab  # (1, seq)
         changed = ids.clone()
@@ -163,17 +162,18 @@ class Backbone:
         found = self.logits(hidden).float()
         if not (hidden.isfinite().all() and expected.isfinite().all()):
             raise BackboneError(
-                f"backbone {name} computes infinities or NaN in {self.dtype}; its weights are damaged, or it needs another dtype"
+                f"backbone {name} computes infinities or NaN in {self.dtype}; its weights are damaged, or it "
+                "needs another dtype"
             )
         if _deviates(hidden.float(), other.float(), self.dtype):
             raise BackboneError(
-                f"backbone {name} is not causal: a later token changes "
-                "the hidden states of earlier ones; choose a left-to-right language model"
+                f"backbone {name} is not causal: a later token changes the hidden states of earlier ones; "
+                "choose a left-to-right language model"
             )
         if _deviates(expected, found, self.dtype):
             raise BackboneError(
                 f"backbone {name} changes its logits after the vocabulary projection "
-                " (scaling or soft-capping), which is not supported; choose another model"
+                "(scaling or soft-capping), which is not supported; choose another model"
             )
 
 
@@ -232,14 +232,10 @@ def _load_tokenizer(path: Path) -> Tokenizer:
         import transformers
 
         try:
-            slow = transformers.AutoTokenizer.from_pretrained(
-                path, local_files_only=True, trust_remote_code=False
-            )
+            slow = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
             tokenizer = slow.backend_tokenizer
         except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise BackboneError(
-                f"no fast tokenizer in {path}: {error}; add the model's tokenizer.json"
-            ) from error
+            raise BackboneError(f"no fast tokenizer in {path}: {error}; add the model's tokenizer.json") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True

@@ -77,9 +77,7 @@ class Extractor:
             raise ValueError(f"document {keys[short]} has {lengths[short]} tokens; at least 2 are needed")
         found: dict[int, TokenFeatures] = {}
         for batch in batch_by_length(lengths, self.token_budget):
-            for index, (hidden, metrics) in zip(
-                batch, self._run([encodings[i].token_ids for i in batch]), strict=True
-            ):
+            for index, (hidden, metrics) in zip(batch, self._run([encodings[i].token_ids for i in batch]), strict=True):
                 encoding = encodings[index]
                 found[index] = TokenFeatures(
                     key=keys[index],
@@ -112,7 +110,7 @@ class Extractor:
             start = stop
 
     def _metrics(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Metrics of each row, (rows, hidden) -> (rows, k), from at most HEAD_ROWS rows of logits at a time."""
+        """Metrics of each row, (rows, hidden) -> (rows, k), from HEAD_ROWS rows of logits at a time."""
         out = torch.empty(len(hidden), len(METRIC_NAMES), device=hidden.device)
         step = METRIC_ROWS if hidden.device.type == "cpu" else HEAD_ROWS
         for start in range(0, len(hidden), HEAD_ROWS):

@@ -225,8 +225,7 @@ def _quiet() -> Iterator[None]:
 
 def _write_manifest(directory: Path, *, name: str, license: str | None, source_sha256: str) -> None:
     files = {
-        path.name: {"size": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in sorted(directory.iterdir())
+        path.name: {"size": path.stat().st_size, "sha256": file_sha256(path)} for path in sorted(directory.iterdir())
     }
     manifest = {
         "name": name,

@@ -37,8 +37,7 @@ def next_token_metrics(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
         raise ValueError(
-            f"expected logits (rows, vocab) and targets (rows,), got {tuple(logits.shape)} and "
-            f"{tuple(targets.shape)}"
+            f"expected logits (rows, vocab) and targets (rows,), got {tuple(logits.shape)} and {tuple(targets.shape)}"
         )
     log_probs = logits.float().log_softmax(-1)  # (rows, vocab)
     log_prob = log_probs.gather(-1, targets[:, None])  # (rows, 1)

@@ -292,15 +292,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BackboneError(
-            f"no {path.name} in {path.parent}: expected a transformers model directory"
-        ) from error
+        raise BackboneError(f"no {path.name} in {path.parent}: expected a transformers model directory") from error
     except (OSError, ValueError) as error:
         raise BackboneError(f"{path} cannot be read as JSON: {error}; fetch the model again") from error
     if not isinstance(content, dict):
-        raise BackboneError(
-            f"{path}: expected a JSON object, got {type(content).__name__}; fetch the model again"
-        )
+        raise BackboneError(f"{path}: expected a JSON object, got {type(content).__name__}; fetch the model again")
     return content
 
 
@@ -315,8 +311,7 @@ def _check_weights(path: Path) -> None:
         pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern))
         if pickled:
             raise BackboneError(
-                f"{path} has its weights in {pickled[0]}: pickled weights are never loaded; convert them to "
-                "safetensors"
+                f"{path} has its weights in {pickled[0]}: pickled weights are never loaded; convert them to safetensors"
             )
         found = ", ".join(sorted(file.name for file in path.glob("*.safetensors"))) or "none"
         raise BackboneError(f"no weights in {path}: expected model.safetensors or its shards, got {found}")
@@ -337,8 +332,6 @@ def _shards(index: Path) -> list[str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise BackboneError(f"{index}: expected a weight_map of tensors to files, got {weight_map!r}")
     names = sorted({str(name) for name in weight_map.values()})
-    if foreign := [
-        name for name in names if not name.endswith(".safetensors") or "/" in name or "\\" in name
-    ]:
+    if foreign := [name for name in names if not name.endswith(".safetensors") or "/" in name or "\\" in name]:
         raise BackboneError(f"{index}: expected *.safetensors beside it, got {foreign[0]!r}: not loaded")
     return names

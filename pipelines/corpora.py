@@ -67,9 +67,7 @@ class Corpus:
         ]
 
     @classmethod
-    def open(
-        cls, inputs: Sequence[str], options: CorpusOptions, *, spool_dir: Path | None = None
-    ) -> "Corpus":
+    def open(cls, inputs: Sequence[str], options: CorpusOptions, *, spool_dir: Path | None = None) -> "Corpus":
         """Find the files behind paths, folders, globs and `-`, and check each.
 
         Args:
@@ -152,9 +150,7 @@ class _Layout:
     def of(cls, source: Source, options: CorpusOptions, row_name: str) -> "_Layout":
         if not source.is_table:
             if options.labelled:
-                raise UsageError(
-                    f"{source.name} is text without labels; give a table with {options.label_column!r}"
-                )
+                raise UsageError(f"{source.name} is text without labels; give a table with {options.label_column!r}")
             return cls(source, row_name, options, (), formats.TEXT_FIELD, None)
         columns = formats.columns(source)
         _check_columns(source, options, columns)
@@ -251,9 +247,7 @@ def _check_columns(source: Source, options: CorpusOptions, columns: Sequence[str
     for name, option in needed:
         if name not in columns:
             where = (
-                f"the first {formats.SAMPLED_ROWS} rows of {source.name}"
-                if source.format == "jsonl"
-                else source.name
+                f"the first {formats.SAMPLED_ROWS} rows of {source.name}" if source.format == "jsonl" else source.name
             )
             alone = columns[0] if len(columns) == 1 else ""
             hint = "; its fields seem to be parted by ';', expected ','" if ";" in alone else ""

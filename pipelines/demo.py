@@ -46,7 +46,7 @@ OPENINGS = (
 
 NOTICE = re.compile(r"copyright|licen[cs]e|warrant", re.IGNORECASE)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-LIST_ITEM = re.compile(r"([-*+•o]|\(?\w{1,3}[.)])\s")
+LIST_ITEM = re.compile(r"([-*+•]|\(?(\d{1,2}|[A-Za-z])[.)])\s")
 NOT_PROSE = re.compile(r">>>|::\s*$|^[=\-~^*_+|#\s]+$|[|{}<>=\\`_/@]{2}|\t|\w\(|https?:", re.MULTILINE)
 
 
@@ -215,9 +215,7 @@ def _scored(scorer: Scorer, samples: list[Sample]) -> DemoResult:
     for sample, row in zip(samples, frame.iter_rows(named=True), strict=True):
         if row["status"] != Status.OK:
             raise PawnError(f"{sample.source} got no score: {row['status']}; try another --seed")
-        rows.append(
-            ScoredSample(sample, row["n_tokens"], row["score"], row["p_value"], bool(row["is_machine"]))
-        )
+        rows.append(ScoredSample(sample, row["n_tokens"], row["score"], row["p_value"], bool(row["is_machine"])))
     labels, scores = [row.sample.label for row in rows], [row.score for row in rows]
     assert scorer.fpr is not None  # the detectors that the demo runs with are calibrated
     return DemoResult(rows, scorer.fpr, auroc(labels, scores))

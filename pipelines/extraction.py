@@ -67,9 +67,7 @@ def prepare(rows: Iterable[Row], extractor: Extractor, store: FeatureStore | Non
     yield from _encode(group, extractor, store)
 
 
-def _encode(
-    group: list[tuple[Item, Document]], extractor: Extractor, store: FeatureStore | None
-) -> Iterator[Item]:
+def _encode(group: list[tuple[Item, Document]], extractor: Extractor, store: FeatureStore | None) -> Iterator[Item]:
     new = []
     for item, document in group:
         if item.key is None:
@@ -144,9 +142,7 @@ def blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield block
 
 
-def block_features(
-    block: list[Item], extractor: Extractor, store: FeatureStore | None
-) -> dict[str, TokenFeatures]:
+def block_features(block: list[Item], extractor: Extractor, store: FeatureStore | None) -> dict[str, TokenFeatures]:
     """Features of a block's scorable rows by key: read where the store has them, computed and kept where not."""
     wanted = {item.key: item for item in block if item.key and item.status is Status.OK}
     missing = {

@@ -70,9 +70,7 @@ def _check_parquet(source: Source) -> None:
     if head != b"PAR1":
         raise InputError(f"{source.name} is not Parquet: it starts with {head!r}, expected b'PAR1'")
     if tail != b"PAR1":
-        raise InputError(
-            f"{source.name} is cut short: it ends with {tail!r}, expected b'PAR1'; fetch it again"
-        )
+        raise InputError(f"{source.name} is cut short: it ends with {tail!r}, expected b'PAR1'; fetch it again")
     with pq.ParquetFile(source.path) as file:
         if file.metadata.num_rows == 0:
             raise InputError(f"{source.name} has no rows; remove it, or write it again")

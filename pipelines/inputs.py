@@ -34,9 +34,7 @@ FORMAT_OF_EXTENSION = {
 COMPRESSION_OF_EXTENSION = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 MAGIC_BYTES = 10  # enough of a file to tell its compression
 
-KNOWN_EXTENSIONS = (
-    f"{', '.join(FORMAT_OF_EXTENSION)}; all but .parquet also with {', '.join(COMPRESSION_OF_EXTENSION)}"
-)
+KNOWN_EXTENSIONS = f"{', '.join(FORMAT_OF_EXTENSION)}; all but .parquet also with {', '.join(COMPRESSION_OF_EXTENSION)}"
 STDIN_NAME = "stdin"
 _BLOCK = 1 << 20  # bytes
 
@@ -88,9 +86,7 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise InputError(
-            f"cannot read {name}: permission denied; give yourself the right to read it"
-        ) from error
+        raise InputError(f"cannot read {name}: permission denied; give yourself the right to read it") from error
     except FileNotFoundError as error:
         raise InputError(f"cannot read {name}: it is gone; was it moved while it was being read?") from error
     except (OSError, EOFError, UnicodeError, csv.Error, pa.ArrowException) as error:
@@ -119,9 +115,7 @@ def open_bytes(source: Source) -> BinaryIO:
     return io.BufferedReader(stream, _BLOCK)
 
 
-def resolve(
-    inputs: Sequence[str], input_format: str | None, spool_dir: Path | None
-) -> tuple[list[Source], list[Path]]:
+def resolve(inputs: Sequence[str], input_format: str | None, spool_dir: Path | None) -> tuple[list[Source], list[Path]]:
     """Every file that `inputs` name, in order, and the files in folders and globs that are not texts.
 
     Raises:
@@ -135,9 +129,7 @@ def resolve(
     found = [([], []) if given == "-" else _resolve_one(given, input_format) for given in inputs]
     if "-" in inputs:  # last, so that no wrong path is found only after a long pipe was read
         found[list(inputs).index("-")] = ([_spool_stdin(input_format, spool_dir)], [])
-    return [source for sources, _ in found for source in sources], [
-        path for _, paths in found for path in paths
-    ]
+    return [source for sources, _ in found for source in sources], [path for _, paths in found for path in paths]
 
 
 def _resolve_one(given: str, input_format: str | None) -> tuple[list[Source], list[Path]]:

@@ -17,9 +17,7 @@ def _all(*decorators: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 input_options = _all(
     click.option("--text-column", default="text", show_default=True, help="Column that holds the texts."),
-    click.option(
-        "--id-column", default=None, help="Column that names the rows.  [default: id, else file:row]"
-    ),
+    click.option("--id-column", default=None, help="Column that names the rows.  [default: id, else file:row]"),
     click.option(
         "--input-format",
         type=click.Choice(["parquet", "csv", "tsv", "jsonl", "text", "lines"]),

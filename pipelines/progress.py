@@ -59,3 +59,37 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class ExtractionLine:
+    """Progress of an extraction: called with rows read and tokens computed."""
+
+    def __init__(self, line: ProgressLine, total: int) -> None:
+        """`total` rows are to come."""
+        self._line = line
+        self._total = total
+
+    def __call__(self, rows: int, tokens: int) -> None:
+        """Rows read and tokens computed so far."""
+        pace = f"  {tokens / max(self._line.seconds, 1e-9):,.0f} tokens/s"
+        self._line.update(rows, self._total, "documents", pace)
+
+
+class TrainingLine:
+    """Progress of a training: loss while an epoch runs, validation AUROC when it ends."""
+
+    def __init__(self, line: ProgressLine) -> None:
+        """Shows on `line`."""
+        self._line = line
+
+    def __call__(self, event: str, values: dict[str, float]) -> None:
+        """A step or an epoch, as `detect.training.Progress` describes it."""
+        if event == "step":
+            done = (values["epoch"] - 1) * values["total"] + values["documents"]
+            detail = f"  epoch {values['epoch']:.0f}  loss {values['loss']:.4f}"
+            self._line.update(int(done), int(values["epochs"] * values["total"]), "documents", detail)
+        else:
+            self._line.say(
+                f"epoch {values['epoch']:.0f}: loss {values['loss']:.4f}, "
+                f"validation AUROC {values['validation_auroc']:.4f}"
+            )

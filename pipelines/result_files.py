@@ -1,10 +1,9 @@
 """The final file of results: its types, its formats, and what it says about the run that made it."""
 
-import csv
 import hashlib
-import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,8 @@ from features.errors import UsageError
 from pipelines.parts import as_text, publish, publish_json
 
 SUMMARY_KEY = "pawn.summary"
-SIDECAR_SUFFIX = ".meta.json"
+_SIDECAR_SUFFIX = ".meta.json"
+_MUST_QUOTE = re.compile('[",\r\n]')
 _ROW_GROUP_ROWS = 65_536
 _ROW_GROUP_BYTES = 64 << 20
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
@@ -119,18 +119,24 @@ def read_metadata(out: Path) -> dict[str, str] | None:
 
 
 def write_csv(sink: BinaryIO, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Header and rows; null is an empty field, lists and structures are JSON."""
+    """Header and rows; null is an empty field, the empty text is `""`, lists and structures are JSON."""
     names = schema.names
     _write_csv_rows(sink, [names])
     for table in tables:
         columns = [table.column(name).to_pylist() for name in names]
-        _write_csv_rows(sink, ([as_text(value) for value in row] for row in zip(*columns, strict=True)))
+        _write_csv_rows(sink, zip(*columns, strict=True))
 
 
-def _write_csv_rows(sink: BinaryIO, rows: Iterable[Sequence[str | None]]) -> None:
-    block = io.StringIO()
-    csv.writer(block, lineterminator="\n").writerows(rows)
-    sink.write(block.getvalue().encode("utf-8"))
+def _write_csv_rows(sink: BinaryIO, rows: Iterable[Sequence[Any]]) -> None:
+    sink.write("".join(",".join(map(_csv_field, row)) + "\n" for row in rows).encode("utf-8"))
+
+
+def _csv_field(value: Any) -> str:
+    """The field as RFC 4180 quotes it."""
+    text = as_text(value)  # not csv.writer: it leaves a lone carriage return bare, which splits the row
+    if text is None:
+        return ""
+    return '"' + text.replace('"', '""') + '"' if not text or _MUST_QUOTE.search(text) else text
 
 
 def _write_jsonl(sink: BinaryIO, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
@@ -154,10 +160,7 @@ def _write_parquet(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) ->
         waiting: list[pa.Table] = []
         for table in tables:
             waiting.append(table)
-            if (
-                sum(map(len, waiting)) >= _ROW_GROUP_ROWS
-                or sum(t.nbytes for t in waiting) >= _ROW_GROUP_BYTES
-            ):
+            if sum(map(len, waiting)) >= _ROW_GROUP_ROWS or sum(t.nbytes for t in waiting) >= _ROW_GROUP_BYTES:
                 writer.write_table(pa.concat_tables(waiting))
                 waiting = []
         if waiting:
@@ -175,7 +178,7 @@ def _text_sink(path: Path, compression: str | None) -> Iterator[BinaryIO]:
 
 
 def _sidecar(out: Path) -> Path:
-    return out.with_name(out.name + SIDECAR_SUFFIX)
+    return out.with_name(out.name + _SIDECAR_SUFFIX)
 
 
 def _digest(path: Path) -> str:

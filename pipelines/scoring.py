@@ -48,9 +48,9 @@ class ScoringSettings:
 class Scorer:
     """A detector with its language model: strings in, a Polars frame out.
 
-        from pipelines import Scorer
-        scorer = Scorer.load()
-        frame = scorer.score(["first text", "second text"])
+    from pipelines import Scorer
+    scorer = Scorer.load()
+    frame = scorer.score(["first text", "second text"])
     """
 
     def __init__(
@@ -94,9 +94,7 @@ class Scorer:
 
     def score(self, texts: Sequence[str | None]) -> pl.DataFrame:
         """One row for each text, in order: id (its place), status, n_tokens, truncated, score, p_value, is_machine."""
-        rows = (
-            Row(Document(id=str(i), text=text or ""), text_status(text), {}) for i, text in enumerate(texts)
-        )
+        rows = (Row(Document(id=str(i), text=text or ""), text_status(text), {}) for i, text in enumerate(texts))
         results = [result for block in self.score_rows(rows) for result in block]
         return pl.DataFrame(results, schema=RESULT_SCHEMA, orient="row")
 
@@ -122,28 +120,25 @@ class Scorer:
 
     def _score_block(self, block: list[Item]) -> list[dict[str, Any]]:
         features = block_features(block, self.extractor, self.store)
-        keys = list(features)
-        scores = self.detector.detector.score([features[key] for key in keys]) if keys else []
-        by_key = dict(zip(keys, map(float, scores), strict=True))
-        calibration = self.detector.calibration
-        p_values = dict(zip(keys, calibration.p_values(scores), strict=True)) if calibration and keys else {}
-        results = []
-        for item in block:
-            ok = item.status is Status.OK
-            p_value = float(p_values[item.key]) if ok and p_values else None
-            results.append(
-                {
-                    "id": item.id,
-                    "status": str(item.status),
-                    "n_tokens": item.n_tokens,
-                    "truncated": features[item.key].truncated if ok else None,
-                    "score": by_key[item.key] if ok else None,
+        judged: dict[str, dict[str, Any]] = {}
+        if features:
+            scores = self.detector.detector.score(list(features.values()))  # (distinct texts,)
+            calibration = self.detector.calibration
+            p_values = [None] * len(scores) if calibration is None else calibration.p_values(scores).tolist()
+            for document, score, p_value in zip(features.values(), scores.tolist(), p_values, strict=True):
+                judged[document.key] = {
+                    "truncated": document.truncated,
+                    "score": score,
                     "p_value": p_value,
                     "is_machine": None if p_value is None or self.fpr is None else p_value <= self.fpr,
-                    **item.carried,
                 }
-            )
-        return results
+        unjudged = dict.fromkeys(("truncated", "score", "p_value", "is_machine"))
+        return [
+            {"id": item.id, "status": str(item.status), "n_tokens": item.n_tokens}
+            | (judged[item.key] if item.status is Status.OK and item.key else unjudged)
+            | item.carried
+            for item in block
+        ]
 
 
 def check_fpr(detector: CalibratedDetector, fpr: float | None) -> float | None:

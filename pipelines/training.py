@@ -4,29 +4,22 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from cache.loader import CachedCorpus
+from cache.loader import CachedCorpus, LabelledCorpus
 from cache.store import FeatureStore
 from detect.calibration import Calibration
 from detect.measures import auroc, tpr_at_fpr
 from detect.pawn import DetectorCard, PawnDetector
 from detect.pawn_network import Pawn
+from detect.pawn_scoring import Precision, corpus_scores
 from detect.splits import split_groups
-from detect.training import (
-    EpochRecord,
-    LabelledCorpus,
-    Progress,
-    TrainingConfig,
-    corpus_scores,
-    fit_pawn,
-    training_record,
-)
+from detect.training import Progress, TrainingConfig
+from features.backbone import native_dtype
 from features.documents import Document, Status, text_key
 from features.errors import InputError
 from features.extractor import Extractor
@@ -97,8 +90,7 @@ class TrainedDetector:
 
     detector: PawnDetector
     calibration: Calibration
-    records: list[EpochRecord]
-    test: dict[str, float]
+    test: dict[str, Any]
 
     def save(self, directory: Path) -> None:
         """Write everything that `pawn score --detector DIR` needs."""
@@ -131,25 +123,21 @@ def train_pawn(
     parts = np.array(split_groups(data.documents, SPLIT, config.seed))
     chosen = {part: np.flatnonzero(parts == part) for part in SPLIT}
     _check_parts(data.labels, chosen)
+    facts = {"corpora": corpora, "texts": {part: len(members) for part, members in chosen.items()}}
     network = new_network(config, hidden_size=backbone["hidden_size"])
-    records = fit_pawn(network, data.part(chosen["train"]), data.part(chosen["validation"]), config, progress)
+    detector = PawnDetector(network, DetectorCard(name=name, backbone=backbone, training=facts))
+    detector.fit(data.part(chosen["train"]), data.part(chosen["validation"]), config, progress)
     human = chosen["calibration"][data.labels[chosen["calibration"]] == 0]
-    calibration_scores = corpus_scores(network, data.corpus.subset(human.tolist()), precision=config.precision)
+    calibration_scores = corpus_scores(network, data.corpus.subset(human.tolist()))
     test = data.part(chosen["test"])
-    test_scores = corpus_scores(network, test.corpus, precision=config.precision)
+    test_scores = corpus_scores(network, test.corpus)
     figures = {
+        "texts": len(test.labels),
         "auroc": auroc(test.labels, test_scores),
         "tpr_at_1%_fpr": tpr_at_fpr(test.labels, test_scores, 0.01),
         "tpr_at_5%_fpr": tpr_at_fpr(test.labels, test_scores, 0.05),
-        "texts": float(len(test.labels)),
     }
-    record = training_record(config, records) | {
-        "corpora": corpora,
-        "texts": {part: len(members) for part, members in chosen.items()},
-        "test": figures,
-        "version": version("pawn-detect"),
-    }
-    detector = PawnDetector(network, DetectorCard(name=name, backbone=backbone, training=record))
+    detector.card.training["test"] = figures
     calibration = Calibration(
         calibration_scores,
         {
@@ -160,23 +148,24 @@ def train_pawn(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
-    return TrainedDetector(detector, calibration, records, figures)
+    return TrainedDetector(detector, calibration, figures)
 
 
 def new_network(config: TrainingConfig, *, hidden_size: int) -> Pawn:
     """A freshly initialised network; the seed decides its weights."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return Pawn(
-            hidden_size=hidden_size, metric_count=len(METRIC_NAMES), token_dropout=config.token_dropout
-        )
+        return Pawn(hidden_size=hidden_size, metric_count=len(METRIC_NAMES), token_dropout=config.token_dropout)
+
+
+def training_precision() -> Precision:
+    """bfloat16 products where the processor has them: twice as fast, and no AUROC lost that we could measure."""
+    return "bfloat16" if native_dtype("cpu") is torch.bfloat16 else "float32"
 
 
 def corpora_record(data: Corpus) -> list[dict[str, Any]]:
     """Name and SHA-256 of each training file."""
-    return [
-        {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in data.files
-    ]
+    return [{"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in data.files]
 
 
 def backbone_record(extractor: Extractor) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`pawn backbone`: the language models that detectors read texts with."""
 
 # "Use r-strings": click looks for the character \b itself.
-# ruff: noqa: D301
 
 import click
 

@@ -58,7 +58,7 @@ def command(
     device: str | None,
     shown: bool | None,
 ) -> int:
-    r"""Score texts: one row out for each row in, in the same order.
+    """Score texts: one row out for each row in, in the same order.
 
     INPUT is a Parquet, CSV, TSV, JSONL or text file (.gz, .zst and .bz2 too), a folder, a glob, or - for standard
     input. Columns of the result: id, status, n_tokens, truncated, score (higher is more machine-like), p_value
@@ -84,9 +84,7 @@ def command(
         pace = f"  {progress.tokens / max(line.seconds, 1e-9):,.0f} tokens/s"
         line.update(progress.rows, progress.total, "documents", pace)
 
-    options = CorpusOptions(
-        text_column=text_column, id_column=id_column, carry=carry, input_format=input_format
-    )
+    options = CorpusOptions(text_column=text_column, id_column=id_column, carry=carry, input_format=input_format)
     settings = ScoringSettings(
         detector=detector,
         fpr=fpr,

@@ -69,9 +69,7 @@ def test_no_rate_below_one_in_n_plus_one_is_promised():
     calibration = Calibration(np.arange(99.0), {})
     assert calibration.smallest_fpr == 0.01
     calibration.check_fpr(0.01)
-    with pytest.raises(
-        UsageError, match=r"rate of 0.009 cannot be promised from 99 human .* smallest is 0.01"
-    ):
+    with pytest.raises(UsageError, match=r"rate of 0.009 cannot be promised from 99 human .* smallest is 0.01"):
         calibration.check_fpr(0.009)
     with pytest.raises(UsageError, match=r"from 99 human texts"):
         calibration.threshold(0.001)

@@ -1,11 +1,12 @@
-import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from detect.pawn import DetectorCard, Pawn, PawnDetector, batch_by_length, score_network
+from detect.pawn import DetectorCard, PawnDetector
+from detect.pawn_network import Pawn
+from detect.pawn_scoring import score_network
 from features.errors import DetectorError, UsageError
 from features.token_features import METRIC_NAMES, TokenFeatures
 
@@ -212,7 +213,7 @@ def test_features_with_another_number_of_metrics_are_refused_with_both():
 
 
 def test_a_document_without_a_scored_token_is_refused():
-    with pytest.raises(ValueError, match=r"rows \[0\] have no scored position"):
+    with pytest.raises(ValueError, match=r"rows \[1\] have no scored position"):
         make_detector().score(make_features(lengths=(1, 3)))
 
 
@@ -228,21 +229,3 @@ def test_card_with_another_number_of_metrics_is_refused():
     card = DetectorCard(name="tiny", backbone={}, metric_names=("entropy",))
     with pytest.raises(ValueError, match="the network reads 6 metrics, the card names 1"):
         PawnDetector(make_detector().network, card)
-
-
-def test_batches_hold_every_document_once_short_ones_first_within_the_budget():
-    lengths = np.random.default_rng(0).integers(1, 60, size=101).tolist()
-    batches = batch_by_length(lengths, 128)
-    order = np.concatenate(batches)
-    assert sorted(order.tolist()) == list(range(101))
-    assert np.diff(np.array(lengths)[order]).min() >= 0
-    padded = [len(batch) * max(lengths[index] for index in batch) for batch in batches]
-    assert max(padded) <= 128
-    # Greedy: the first document of a batch would not have fitted the batch before.
-    for before, after in itertools.pairwise(batches):
-        assert (len(before) + 1) * lengths[after[0]] > 128
-
-
-def test_a_document_over_the_budget_is_a_batch_of_its_own():
-    assert [batch.tolist() for batch in batch_by_length([50, 3, 60, 4], 10)] == [[1, 3], [0], [2]]
-    assert batch_by_length([], 10) == []

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detect.pawn import Pawn, collate
-from detect.pawn_network import NeighbourLinear
+from detect.pawn_network import NeighbourLinear, Pawn, collate
 from features.token_features import TokenFeatures
 
 BATCH, SEQ, HIDDEN, METRICS, WIDTH, GATES = 2, 5, 7, 3, 6, 3
@@ -226,9 +225,7 @@ def test_hidden_dropout_silences_a_channel_through_a_whole_document_and_keeps_th
 def test_likelihood_skip_starts_at_zero():
     torch.manual_seed(0)
     plain = Pawn(hidden_size=HIDDEN, metric_count=METRICS, width=WIDTH, gates=GATES).double().eval()
-    skipping = Pawn(
-        hidden_size=HIDDEN, metric_count=METRICS, width=WIDTH, gates=GATES, likelihood_skip=True
-    ).double()
+    skipping = Pawn(hidden_size=HIDDEN, metric_count=METRICS, width=WIDTH, gates=GATES, likelihood_skip=True).double()
     missing, unexpected = skipping.load_state_dict(plain.state_dict(), strict=False)
     assert (missing, unexpected) == (["skip.weight", "skip.bias"], [])
     assert_close(skipping.eval()(*make_inputs()), plain(*make_inputs()), rtol=0, atol=0)

@@ -331,14 +331,15 @@ def test_keys_that_only_later_jsonl_rows_have_are_carried_too(tmp_path):
 
 
 def test_labels_are_0_or_1_or_their_names(tmp_path):
-    lines = ['{"text": "t", "label": %s}' % label for label in ("0", "1", '"human"', '"machine"', '"1"')]
+    labels = ("0", "1", '"human"', '"machine"', '"1"')
+    lines = ['{"text": "t", "label": ' + label + "}" for label in labels]
     rows = read(written(tmp_path / "a.jsonl", "\n".join(lines)), labelled=True)
     assert [row.document.label for row in rows] == [0, 1, 0, 1, 1]
 
 
 @pytest.mark.parametrize("label", ["2", "null", "true", "1.0", '"robot"', "[1]"])
 def test_any_other_label_is_an_error_naming_value_and_row(tmp_path, label):
-    path = written(tmp_path / "a.jsonl", '{"text": "t", "label": 1}\n{"text": "t", "label": %s}\n' % label)
+    path = written(tmp_path / "a.jsonl", '{"text": "t", "label": 1}\n{"text": "t", "label": ' + label + "}")
     value = str(json.loads(label)).replace("[", r"\[").replace(".", r"\.")
     with pytest.raises(UsageError, match=rf"row 2 of .*a\.jsonl: column 'label' holds '?{value}"):
         read(path, labelled=True)

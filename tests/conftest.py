@@ -1,0 +1,39 @@
+"""Fixtures that every test may use, and what no test may touch."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _home_of_its_own(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only slow tests see the user's real home, so that what is big is fetched once."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setenv("PAWN_HOME", str(tmp_path_factory.mktemp("pawn-home")))
+
+
+@pytest.fixture(scope="session")
+def backbone_home() -> Path:
+    """The user's real home with the default backbone in it; only for tests marked slow.
+
+    It is fetched where it is not there yet. The project promises that this works, so a failure fails the test.
+    """
+    from features.registry import DEFAULT, home, resolve
+
+    resolve(DEFAULT)
+    return home()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public corpora: `$PAWN_SHARED_DATA`, or ../shared/data beside the repository."""
+    given = os.environ.get("PAWN_SHARED_DATA")
+    folder = Path(given) if given else REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no corpora at {folder}: set PAWN_SHARED_DATA to a folder that has them")
+    return folder
