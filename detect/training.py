@@ -1,8 +1,9 @@
 """Fitting PAWN on cached features: the loop, its recipe and its record."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from detect.measures import auroc
 from detect.pawn_network import Pawn, collate
 from detect.pawn_scoring import Precision, corpus_scores
 from features.documents import MIN_TOKENS
-from features.token_features import TokenFeatures
+from features.token_features import METRIC_NAMES, TokenFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class TrainingConfig:
         patience: epochs without a better validation AUROC before training stops.
         seed: of initialisation, order, crops and dropout.
         precision: "bfloat16" or "float32", of the matrix products.
+        network: arguments of `Pawn` beside its sizes and token dropout.
     """
 
     epochs: int = 10
@@ -55,6 +57,7 @@ class TrainingConfig:
     patience: int = 3
     seed: int = 0
     precision: Precision = "float32"
+    network: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the first setting that cannot be."""
@@ -131,6 +134,18 @@ def fit_pawn(
     network.load_state_dict(best_state)
     network.eval()
     return records
+
+
+def new_network(config: TrainingConfig, *, hidden_size: int) -> Pawn:
+    """A freshly initialised network; the seed decides its weights and nothing else of the process changes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return Pawn(
+            hidden_size=hidden_size,
+            metric_count=len(METRIC_NAMES),
+            token_dropout=config.token_dropout,
+            **config.network,
+        )
 
 
 def crop_transform(config: TrainingConfig) -> Transform:

@@ -112,7 +112,7 @@ def docstring_samples(stdlib: Path, count: int) -> list[Sample]:
         count: how many modules.
 
     Raises:
-        PawnError: when fewer modules have a docstring with `MIN_WORDS` words of prose in a row.
+        PawnError: when fewer modules have a docstring with that much prose.
     """
     found: list[Sample] = []
     for path in _modules(stdlib):
@@ -122,8 +122,8 @@ def docstring_samples(stdlib: Path, count: int) -> list[Sample]:
             found.append(Sample(f"{name} docstring", prose, 0))
     if len(found) < count:
         raise PawnError(
-            f"expected {count} modules with a docstring of {MIN_WORDS} words below {stdlib}, found {len(found)}; "
-            f"ask for fewer with --texts, or use a Python that comes with the source of its standard library"
+            f"expected {count} modules with a docstring of {MIN_WORDS} words of prose below {stdlib}, found "
+            f"{len(found)}; ask for fewer with --texts, or use a Python that has its standard library's source"
         )
     return [found[i * len(found) // count] for i in range(count)]
 

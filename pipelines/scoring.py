@@ -191,7 +191,6 @@ def score_corpus(
     """
     detector = load_detector(settings.detector)
     fpr = check_fpr(detector, settings.fpr)
-    total = corpus.count_rows()
     identity = {
         "corpus": corpus.identity(),
         "detector": detector.identity,
@@ -200,7 +199,9 @@ def score_corpus(
         "max_length": settings.max_length,
         "version": version("pawn-detect"),
     }
+    _check_output(corpus, out)
     writer = ResultWriter(out, identity=identity, carried=corpus.carried)
+    total = corpus.count_rows()
     _report_start(corpus, writer, total, say)
     if writer.already_complete:
         return writer.summary()
@@ -212,6 +213,12 @@ def score_corpus(
         done += len(results)
         on_progress(ScoringProgress(done, total, scorer.extractor.tokens_done))
     return writer.finish(scorer.describe(), expected_rows=total)
+
+
+def _check_output(corpus: Corpus, out: Path | None) -> None:
+    """Refuse to replace an input by its own scores."""
+    if out is not None and out.exists() and any(out.samefile(path) for path in corpus.files):
+        raise UsageError(f"output {out} is one of the inputs and would be replaced; give another name with -o")
 
 
 def _report_start(corpus: Corpus, writer: ResultWriter, total: int, say: Callable[[str], None]) -> None:

@@ -15,15 +15,13 @@ from cache.store import FeatureStore
 from detect.calibration import Calibration
 from detect.measures import auroc, tpr_at_fpr
 from detect.pawn import DetectorCard, PawnDetector
-from detect.pawn_network import Pawn
 from detect.pawn_scoring import Precision, corpus_scores
 from detect.splits import split_groups
-from detect.training import Progress, TrainingConfig
+from detect.training import Progress, TrainingConfig, new_network
 from features.backbone import native_dtype
 from features.documents import Document, Status, text_key
 from features.errors import InputError
 from features.extractor import Extractor
-from features.token_features import METRIC_NAMES
 from pipelines.corpora import Corpus
 from pipelines.extraction import ExtractionSummary, extract_corpus
 
@@ -149,13 +147,6 @@ def train_pawn(
         },
     )
     return TrainedDetector(detector, calibration, figures)
-
-
-def new_network(config: TrainingConfig, *, hidden_size: int) -> Pawn:
-    """A freshly initialised network; the seed decides its weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        return Pawn(hidden_size=hidden_size, metric_count=len(METRIC_NAMES), token_dropout=config.token_dropout)
 
 
 def training_precision() -> Precision:

@@ -34,9 +34,7 @@ def documents(count: int, *, first: int = 0) -> list[TokenFeatures]:
 
 def same(one: TokenFeatures, other: TokenFeatures) -> bool:
     """Whether two documents' features are equal in every bit, shape and type."""
-    arrays = [
-        (getattr(one, name), getattr(other, name)) for name in ("token_ids", "offsets", "metrics", "hidden")
-    ]
+    arrays = [(getattr(one, name), getattr(other, name)) for name in ("token_ids", "offsets", "metrics", "hidden")]
     return (one.key, one.truncated) == (other.key, other.truncated) and all(
         (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes()) for a, b in arrays
     )

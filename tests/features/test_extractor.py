@@ -4,7 +4,7 @@ Tolerances: another company means another shape of the matrix products, hence an
 `SAME` states what that costs, with the largest difference that was measured.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,16 +48,12 @@ def extract(extractor: Extractor, texts: Sequence[str], keys: Sequence[str]) -> 
 
 def largest_difference(one: dict[str, TokenFeatures], other: dict[str, TokenFeatures]) -> float:
     assert one.keys() == other.keys()
-    return max(
-        float(np.abs(one[key].metrics[:, SMOOTH] - other[key].metrics[:, SMOOTH]).max()) for key in one
-    )
+    return max(float(np.abs(one[key].metrics[:, SMOOTH] - other[key].metrics[:, SMOOTH]).max()) for key in one)
 
 
 def largest_rank_difference(one: dict[str, TokenFeatures], other: dict[str, TokenFeatures]) -> float:
     rank = METRIC_NAMES.index("log_rank")
-    return max(
-        float(np.abs(np.exp(one[k].metrics[:, rank]) - np.exp(other[k].metrics[:, rank])).max()) for k in one
-    )
+    return max(float(np.abs(np.exp(one[k].metrics[:, rank]) - np.exp(other[k].metrics[:, rank])).max()) for k in one)
 
 
 def assert_same_bits(one: TokenFeatures, other: TokenFeatures) -> None:
@@ -195,17 +191,15 @@ def test_a_prefix_has_the_features_of_its_tokens_alone(backbone: Backbone, n_tok
 
 
 @pytest.mark.parametrize("n_tokens", [1, 1000])
-def test_a_prefix_longer_than_the_document_or_without_metrics_is_refused(
-    backbone: Backbone, n_tokens: int
-) -> None:
+def test_a_prefix_longer_than_the_document_or_without_metrics_is_refused(backbone: Backbone, n_tokens: int) -> None:
     whole = Extractor(backbone).extract(["key"], backbone.encode([TEXTS[5]], 16))[0]
     with pytest.raises(ValueError, match=f"expected a prefix of 2 to 16 tokens, got {n_tokens}"):
         whole.prefix(n_tokens)
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def real(request: pytest.FixtureRequest) -> Iterator[Backbone]:
-    yield Backbone.load(resolve("smollm2-135m"), device="cpu", dtype=request.param)
+def real(request: pytest.FixtureRequest) -> Backbone:
+    return Backbone.load(resolve("smollm2-135m"), device="cpu", dtype=request.param)
 
 
 @pytest.mark.slow

@@ -156,8 +156,6 @@ def test_metrics_let_gradients_through() -> None:
         ((5, 7), (5, 1), r"got \(5, 7\) and \(5, 1\)"),
     ],
 )
-def test_shapes_that_do_not_pair_are_refused(
-    logits: tuple[int, ...], targets: tuple[int, ...], message: str
-) -> None:
+def test_shapes_that_do_not_pair_are_refused(logits: tuple[int, ...], targets: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         next_token_metrics(torch.zeros(logits), torch.zeros(targets, dtype=torch.long))

@@ -1,0 +1,144 @@
+"""`pawn cache info` and `pawn cache verify` over made-up features."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cache.store import FeatureStore, shards_in
+from pipelines.cli import main
+from tests.cache.feature_makers import FINGERPRINT, documents, filled, flip
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `pawn` in this process; returns exit code, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pawn", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, out, err
+
+    return call
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return filled(tmp_path / "cache", documents(20), documents(7, first=20))
+
+
+def test_info_shows_a_line_for_each_folder(tmp_path: Path, store: FeatureStore, run: Run) -> None:
+    other = replace(FINGERPRINT, weights_id="gguf-sha256:0123456789abcdef:v1", max_length=2048)
+    FeatureStore(tmp_path / "cache", other).write(documents(3))
+    (store.folder / ".writing-x.tmp").write_bytes(b"half")
+    code, out, err = run("cache", "info", "--cache", tmp_path / "cache")
+    assert (code, err) == (0, "")
+    headings, *lines = out.splitlines()
+    assert headings.split()[:3] == ["fingerprint", "weights", "dtype"]
+    cells = {line.split()[0]: line.split() for line in lines}
+    tokens, size = sum(f.n_tokens for f in documents(27)), sum(p.stat().st_size for p in shards_in(store.folder))
+    assert cells[FINGERPRINT.digest] == [
+        *(FINGERPRINT.digest, "weights", "float32", "64", "float16", "27", str(tokens), "2"),
+        *(f"{size / 1e6:.1f}", "MB", f"{size / tokens:,.0f}", "1"),
+    ]
+    assert cells[other.digest][1:6] == ["0123456789ab", "float32", "2,048", "float16", "3"]
+
+
+def test_info_as_json_has_every_field(tmp_path: Path, store: FeatureStore, run: Run) -> None:
+    code, out, _ = run("cache", "info", tmp_path / "cache", "--json")
+    tokens, size = sum(f.n_tokens for f in documents(27)), sum(p.stat().st_size for p in shards_in(store.folder))
+    assert code == 0
+    assert json.loads(out) == [
+        {
+            "folder": str(store.folder),
+            "fingerprint": FINGERPRINT.to_dict(),
+            "codec": "float16",
+            "hidden_size": 5,
+            "shards": 2,
+            "documents": 27,
+            "tokens": tokens,
+            "bytes": size,
+            "bytes_per_token": size / tokens,
+            "leftovers": [],
+        }
+    ]
+
+
+def test_info_of_a_folder_without_shards_shows_no_codec(tmp_path: Path, store: FeatureStore, run: Run) -> None:
+    for shard in shards_in(store.folder):
+        shard.unlink()
+    code, out, _ = run("cache", "info", tmp_path / "cache")
+    assert code == 0
+    assert out.splitlines()[1].split()[4:8] == ["-", "0", "0", "0"]
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_no_cache_is_wrong_usage(tmp_path: Path, run: Run, command: str) -> None:
+    for path in (tmp_path, tmp_path / "missing"):
+        code, out, err = run("cache", command, path)
+        assert (code, out) == (2, "")
+        assert err == f"Error: no cache at {path}: expected a folder that 'pawn extract --cache {path} ...' filled\n"
+
+
+def test_two_different_caches_are_wrong_usage(tmp_path: Path, run: Run) -> None:
+    code, _, err = run("cache", "info", "one", "--cache", "two")
+    assert code == 2
+    assert "two caches named, one and --cache two; name one" in err
+
+
+def test_the_cache_is_under_pawn_home_by_default(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAWN_HOME", str(tmp_path))
+    filled(tmp_path / "features", documents(3))
+    assert run("cache", "verify")[::2] == (0, "1 shards are sound, 0 damaged.\n")
+
+
+def test_verify_finds_a_flipped_byte_at_any_position(tmp_path: Path, store: FeatureStore, run: Run) -> None:
+    shard = shards_in(store.folder)[1]
+    whole = shard.read_bytes()
+    for position in range(0, len(whole), len(whole) // 15):
+        flip(shard, position, 1 << position % 8)
+        code, out, err = run("cache", "verify", tmp_path / "cache")
+        assert code == 1
+        assert out.startswith(f"{shard}: its bytes hash to ")
+        assert f"its name says {shard.stem}" in out
+        assert err == "1 shards are sound, 1 damaged.\nRepeat with --delete-damaged to delete them.\n"
+        shard.write_bytes(whole)
+    assert run("cache", "verify", tmp_path / "cache")[0] == 0
+
+
+def test_verify_deletes_what_is_damaged_and_counts_what_it_held(tmp_path: Path, store: FeatureStore, run: Run) -> None:
+    shard = store.locate(documents(1)[0].key).shard
+    flip(shard, shard.stat().st_size // 3)  # in a row group's lists: the keys still read
+    code, _, err = run("cache", "verify", "--cache", tmp_path / "cache", "--delete-damaged")
+    assert code == 0
+    assert err.endswith("Deleted 1 shards; their 20 documents are computed again when needed.\n")
+    assert not shard.exists()
+    assert len(FeatureStore(tmp_path / "cache", FINGERPRINT)) == 7
+    assert run("cache", "verify", tmp_path / "cache")[0] == 0
+
+
+def test_verify_says_when_a_damaged_shard_cannot_be_counted(tmp_path: Path, store: FeatureStore, run: Run) -> None:
+    for shard in shards_in(store.folder):
+        flip(shard, -1)
+    _, _, err = run("cache", "verify", tmp_path / "cache", "--delete-damaged")
+    assert "Deleted 2 shards; 0 documents, and those of 2 shards that do not say how many, are computed" in err
+
+
+def test_info_of_a_damaged_cache_fails_with_the_command_that_helps(
+    tmp_path: Path, store: FeatureStore, run: Run
+) -> None:
+    shard = shards_in(store.folder)[0]
+    flip(shard, -1)
+    code, out, err = run("cache", "info", tmp_path / "cache")
+    assert (code, out) == (1, "")
+    assert f"shard {shard} is damaged" in err
+    assert f"run 'pawn cache verify {tmp_path / 'cache'} --delete-damaged'" in err
