@@ -79,7 +79,7 @@ class Corpus:
             UsageError: for a path, extension or column that is not there.
             InputError: for a file that is empty, damaged or not what its extension says.
         """
-        sources, skipped = resolve(inputs, options.input_format, spool_dir)
+        sources, skipped = resolve(inputs, options.input_format, spool_dir, options.text_column)
         try:
             for source in sources:
                 formats.check(source)

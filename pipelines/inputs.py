@@ -115,7 +115,9 @@ def open_bytes(source: Source) -> BinaryIO:
     return io.BufferedReader(stream, _BLOCK)
 
 
-def resolve(inputs: Sequence[str], input_format: str | None, spool_dir: Path | None) -> tuple[list[Source], list[Path]]:
+def resolve(
+    inputs: Sequence[str], input_format: str | None, spool_dir: Path | None, text_column: str = "text"
+) -> tuple[list[Source], list[Path]]:
     """Every file that `inputs` name, in order, and the files in folders and globs that are not texts.
 
     Raises:
@@ -128,7 +130,7 @@ def resolve(inputs: Sequence[str], input_format: str | None, spool_dir: Path | N
         raise UsageError("standard input (-) is given twice; it can be read once")
     found = [([], []) if given == "-" else _resolve_one(given, input_format) for given in inputs]
     if "-" in inputs:  # last, so that no wrong path is found only after a long pipe was read
-        found[list(inputs).index("-")] = ([_spool_stdin(input_format, spool_dir)], [])
+        found[list(inputs).index("-")] = ([_spool_stdin(input_format, spool_dir, text_column)], [])
     return [source for sources, _ in found for source in sources], [path for _, paths in found for path in paths]
 
 
@@ -216,7 +218,7 @@ def _walk(folder: Path) -> tuple[list[Path], list[Path]]:
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix()), skipped
 
 
-def _spool_stdin(input_format: str | None, spool_dir: Path | None) -> Source:
+def _spool_stdin(input_format: str | None, spool_dir: Path | None, text_column: str) -> Source:
     """Copy standard input to a file, so that it can be counted, read twice and recognised on resume."""
     digest, size, path = hashlib.blake2b(digest_size=16), 0, None
     try:
@@ -230,7 +232,7 @@ def _spool_stdin(input_format: str | None, spool_dir: Path | None) -> Source:
                 file.write(block)
         if size == 0:
             raise InputError("standard input is empty; expected texts, as in: cat texts.jsonl | pawn score -")
-        return _sniffed(path, digest.hexdigest(), input_format)
+        return _sniffed(path, digest.hexdigest(), input_format, text_column)
     except BaseException as error:
         if path is not None:
             path.unlink(missing_ok=True)
@@ -242,24 +244,31 @@ def _spool_stdin(input_format: str | None, spool_dir: Path | None) -> Source:
         raise
 
 
-def _sniffed(path: Path, digest: str, input_format: str | None) -> Source:
+def _sniffed(path: Path, digest: str, input_format: str | None, text_column: str) -> Source:
     with path.open("rb") as file:
         compression = compression_of(file.read(MAGIC_BYTES))
     source = Source(path, STDIN_NAME, input_format or "text", compression, digest)
     if input_format is None:
         with reading(STDIN_NAME), open_bytes(source) as stream:
-            source = Source(path, STDIN_NAME, _sniff_format(stream), compression, digest)
+            source = Source(path, STDIN_NAME, _sniff_format(stream, text_column), compression, digest)
     if source.format == "parquet" and compression:
         raise UsageError(f"standard input is Parquet inside {compression}; decompress it first")
     return source
 
 
-def _sniff_format(stream: BinaryIO) -> str:
+def _sniff_format(stream: BinaryIO, text_column: str) -> str:
     first = next((line for line in stream if line.strip(b"\xef\xbb\xbf \t\r\n")), b"")
     if first.startswith(b"PAR1"):
         return "parquet"
+    line = first.decode("utf-8-sig", errors="surrogateescape")
     try:
-        is_object = isinstance(json.loads(first.decode("utf-8-sig", errors="surrogateescape")), dict)
+        if isinstance(json.loads(line), dict):
+            return "jsonl"
     except (ValueError, RecursionError):
-        is_object = False
-    return "jsonl" if is_object else "text"
+        pass
+    # A header names the text column among others; prose hardly has it alone between two commas.
+    for found, delimiter in (("csv", ","), ("tsv", "\t")):
+        names = next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter), [])
+        if len(names) > 1 and text_column in names:
+            return found
+    return "text"

@@ -14,7 +14,7 @@ WIDTH_WITHOUT_TERMINAL = 140
 @click.option("--texts", type=click.IntRange(min=2), default=8, show_default=True, help="How many of each kind.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the writing.")
 def command(texts: int, seed: int) -> None:
-    r"""Score texts made on this machine, and show the result.
+    """Score texts made on this machine, and show the result.
 
     The human texts are docstrings of Python's standard library. The machine texts are written on the spot by the
     language model that the detector reads with. The first run fetches that model.

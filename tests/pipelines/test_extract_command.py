@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
-def forward_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def forward_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each forward pass of any loaded model after its loading: rows of the batch."""
     passes: list[int] = []
     load = Backbone.load
@@ -50,7 +50,7 @@ def forward_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return backbone
 
     monkeypatch.setattr(Backbone, "load", watched)
-    yield passes
+    return passes
 
 
 def write_texts(path: Path, texts: list[str | None]) -> Path:

@@ -128,6 +128,7 @@ def test_compressed_files_are_read_as_what_is_in_them(tmp_path, extension):
 def test_standard_input_is_recognised_by_its_content(monkeypatch, compress):
     cases = {LINES: ["one", "two"], b"\xef\xbb\xbf\n \n" + LINES: ["one", "two"]}
     cases |= {text: [text.decode()] for text in (b"a text\nof lines", b'{"text":\n"one"}', b"{not json}", b"[1]")}
+    cases |= {b'n,"text"\n1,one\n2,two': ["one", "two"], b"n\ttext\n1\tone": ["one"], b"text\none": ["text\none"]}
     for data, expected in cases.items():
         give_stdin(monkeypatch, compress(data))
         assert texts("-") == expected
