@@ -157,9 +157,13 @@ def written_samples(backbone: Backbone, count: int, seed: int) -> list[Sample]:
         )
     texts = backbone.tokenizer.decode_batch(written[:, longest:].tolist(), skip_special_tokens=True)
     return [
-        Sample(f'written by {backbone.name}: "{opening} ..."', one_paragraph(text), 1)
+        Sample(f'written by {backbone.name}: "{_first_words(opening)} ..."', one_paragraph(text), 1)
         for opening, text in zip(openings, texts, strict=True)
     ]
+
+
+def _first_words(opening: str) -> str:
+    return " ".join(opening.split()[:3])
 
 
 def one_paragraph(text: str) -> str:

@@ -40,12 +40,12 @@ def _print(result: "DemoResult") -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH_WITHOUT_TERMINAL
-    table = Table()
-    table.add_column("source", max_width=52)
+    table = Table(expand=True)
+    table.add_column("source")
     for name in ("tokens", "score", "p-value"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column(f"at {result.fpr:g} FPR", no_wrap=True)
-    table.add_column("begins", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("begins", no_wrap=True, overflow="ellipsis", ratio=1, min_width=16)
     for row in result.rows:
         verdict = Text("machine", style="red") if row.is_machine else Text("not flagged", style="green")
         numbers = (str(row.n_tokens), f"{row.score:.3f}", f"{row.p_value:.4f}")
@@ -54,6 +54,7 @@ def _print(result: "DemoResult") -> None:
     (human, humans), (machine, machines) = result.flagged(0), result.flagged(1)
     console.print(
         f"Flagged as machine-written, where {result.fpr:.2%} of human texts may be: "
-        f"{human} of {humans} human texts, {machine} of {machines} machine texts."
+        f"{human} of {humans} human texts, {machine} of {machines} machine texts.",
+        soft_wrap=True,
     )
     console.print(f"AUROC of these {humans + machines} texts: {result.auroc:.3f}")

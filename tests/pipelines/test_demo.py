@@ -129,10 +129,10 @@ def test_a_model_writes_the_same_texts_for_the_same_seed_and_leaves_the_random_s
     assert all(s.label == 1 for s in samples)
 
 
-def test_the_opening_is_named_in_the_source_and_is_not_in_the_text(backbone: Backbone):
+def test_the_opening_is_told_by_the_source_and_is_not_in_the_text(backbone: Backbone):
     samples = written_samples(backbone, len(OPENINGS) + 1, seed=0)
     for sample, opening in zip(samples, (*OPENINGS, OPENINGS[0]), strict=True):
-        assert sample.source == f'written by tiny: "{opening} ..."'
+        assert sample.source == f'written by tiny: "{" ".join(opening.split()[:3])} ..."'
         assert opening not in sample.text
     assert samples[0].text != samples[-1].text  # one opening, two texts
 
