@@ -88,3 +88,7 @@ def _run() -> int:
             err=True,
         )
         return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,15 @@ def _home_of_its_own(
         monkeypatch.setenv("PAWN_HOME", str(tmp_path_factory.mktemp("pawn-home")))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked gpu are skipped where there is none."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def backbone_home() -> Path:
     """The user's real home with the default backbone in it; only for tests marked slow.

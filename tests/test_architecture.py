@@ -64,13 +64,13 @@ def test_imports_run_one_way():
                 package in ORDER and ORDER.index(package) > ORDER.index(importer)
             ):
                 wrong.append(f"{place(path, node)}: {importer} must not import {package}")
-    assert wrong == []
+    assert wrong == [], "\n" + "\n".join(wrong)
 
 
 def test_files_are_short():
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     long = {str(path.relative_to(REPOSITORY)): n for path, n in lengths.items() if n > MAX_FILE_LINES}
-    assert long == {}
+    assert long == {}, long
 
 
 def test_functions_are_short():
@@ -80,7 +80,7 @@ def test_functions_are_short():
         for path, node in functions
         if function_lines(node) > MAX_FUNCTION_LINES
     ]
-    assert long == []
+    assert long == [], "\n" + "\n".join(long)
 
 
 def test_nothing_is_unpickled():
@@ -96,7 +96,7 @@ def test_nothing_is_unpickled():
                 wrong.append(f"{place(path, node)}: {ast.unparse(node)}; use safetensors")
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 wrong.append(f"{place(path, node.value)}: allow_pickle")
-    assert wrong == []
+    assert wrong == [], "\n" + "\n".join(wrong)
 
 
 def test_no_model_authors_code_is_run():
@@ -106,7 +106,7 @@ def test_no_model_authors_code_is_run():
         for node in ast.walk(tree)
         if isinstance(node, ast.keyword) and node.arg == "trust_remote_code" and ast.unparse(node.value) != "False"
     ]
-    assert wrong == []
+    assert wrong == [], "\n" + "\n".join(wrong)
 
 
 def test_help_imports_nothing_heavy():

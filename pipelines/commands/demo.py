@@ -40,16 +40,17 @@ def _print(result: "DemoResult") -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH_WITHOUT_TERMINAL
-    table = Table(expand=True)
+    begins = max(8, console.width - 104)  # what the other columns leave
+    table = Table()
     table.add_column("source")
     for name in ("tokens", "score", "p-value"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column(f"at {result.fpr:g} FPR", no_wrap=True)
-    table.add_column("begins", no_wrap=True, overflow="ellipsis", ratio=1, min_width=16)
+    table.add_column("begins", no_wrap=True, overflow="ellipsis")
     for row in result.rows:
         verdict = Text("machine", style="red") if row.is_machine else Text("not flagged", style="green")
         numbers = (str(row.n_tokens), f"{row.score:.3f}", f"{row.p_value:.4f}")
-        table.add_row(Text(row.sample.source), *numbers, verdict, Text(row.sample.text[:80]))
+        table.add_row(Text(row.sample.source), *numbers, verdict, Text(row.sample.text[:begins]))
     console.print(table)
     (human, humans), (machine, machines) = result.flagged(0), result.flagged(1)
     console.print(

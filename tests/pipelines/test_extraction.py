@@ -72,6 +72,11 @@ def test_a_text_that_repeats_after_its_shard_was_written_is_computed_once(
     assert summary.shards == len(shards_in(store.folder)) > 3
 
 
+def test_a_text_that_repeats_fills_no_block(extractor: Extractor, store: FeatureStore, small_blocks: None) -> None:
+    summary = extract_corpus(rows([TEXTS[0]] * 20 + TEXTS[1:3]), extractor, store)
+    assert (summary.computed, summary.shards) == (3, 1)
+
+
 def test_the_stored_features_are_the_extractors(extractor: Extractor, store: FeatureStore) -> None:
     extract_corpus(rows(TEXTS[:5]), extractor, store)
     keys = [text_key(text) for text in TEXTS[:5]]
