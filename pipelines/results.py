@@ -241,6 +241,9 @@ def _check_writable(out: Path) -> None:
     parent = out.absolute().parent
     if out.is_dir():
         raise UsageError(f"output {out} is a folder; give the name of a file in it")
+    if out.exists() and not out.is_file():
+        # It would be replaced by a file: for root even /dev/null.
+        raise UsageError(f"output {out} is a device or a pipe, not a file; leave -o out to write to standard output")
     if not parent.exists():
         raise UsageError(f"output folder {parent} does not exist; create it first: mkdir -p '{parent}'")
     if not parent.is_dir():

@@ -93,8 +93,14 @@ class Scorer:
         return cls(detector, extractor, fpr=settings.fpr, store=store)
 
     def score(self, texts: Sequence[str | None]) -> pl.DataFrame:
-        """One row for each text, in order: id (its place), status, n_tokens, truncated, score, p_value, is_machine."""
-        rows = (Row(Document(id=str(i), text=text or ""), text_status(text), {}) for i, text in enumerate(texts))
+        """One row for each text, in order: id (its place), status, n_tokens, truncated, score, p_value, is_machine.
+
+        Raises:
+            UsageError: for one string, whose characters would each be a text.
+        """
+        if isinstance(texts, str):
+            raise UsageError(f"expected a list of texts, got one string of {len(texts)} characters; give [text]")
+        rows = (_row(number, text) for number, text in enumerate(texts))
         results = [result for block in self.score_rows(rows) for result in block]
         return pl.DataFrame(results, schema=RESULT_SCHEMA, orient="row")
 
@@ -139,6 +145,13 @@ class Scorer:
             | item.carried
             for item in block
         ]
+
+
+def _row(number: int, text: object) -> Row:
+    """A text of a list, whatever was given as one (pandas has NaN where a text is missing)."""
+    if text is not None and not isinstance(text, str):
+        return Row(Document(id=str(number), text=""), Status.NOT_TEXT, {})
+    return Row(Document(id=str(number), text=text or ""), text_status(text), {})
 
 
 def check_fpr(detector: CalibratedDetector, fpr: float | None) -> float | None:

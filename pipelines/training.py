@@ -161,8 +161,11 @@ def corpora_record(data: Corpus) -> list[dict[str, Any]]:
 
 def backbone_record(extractor: Extractor) -> dict[str, Any]:
     """What a detector keeps of the language model that it was trained on."""
+    name = extractor.backbone.name
+    local = Path(name).expanduser()
     return {
-        "name": extractor.backbone.name,
+        # A path is kept whole: the detector is used from other working directories.
+        "name": str(local.resolve()) if local.exists() else name,
         "hidden_size": extractor.backbone.hidden_size,
         "fingerprint": extractor.fingerprint.to_dict(),
     }

@@ -203,10 +203,10 @@ def test_another_backbone_than_the_detectors_is_refused_with_both_named(tmp_path
 
 def test_a_zero_shot_detector_scores_without_decisions(tmp_path: Path, toy: Toy, pawn: Pawn, texts: list[str]) -> None:
     write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
-    command = ("score", tmp_path / "in.jsonl", "--detector", "fast-detectgpt", "--backbone", toy.model)
+    command = ("score", tmp_path / "in.jsonl", "--detector", "fast-detect-gpt", "--backbone", toy.model)
     rows = parse_csv(pawn(*command).out)
     assert np.isfinite([row["score"] for row in rows]).all()
     assert {(row["p_value"], row["is_machine"]) for row in rows} == {(None, None)}
     refused = pawn(*command, "--fpr", 0.01)
     assert refused.code == 2
-    assert "fast-detectgpt has no calibration, so --fpr 0.01 cannot be kept" in refused.err
+    assert "fast-detect-gpt has no calibration, so --fpr 0.01 cannot be kept" in refused.err
