@@ -29,7 +29,7 @@ from features.backbone import Backbone
 from features.extractor import Extractor
 from features.registry import resolve
 from pipelines.corpora import Corpus, CorpusOptions
-from pipelines.progress import ExtractionLine, ProgressLine, TrainingLine
+from pipelines.progress import ProgressLine, RowsLine, TrainingLine
 from pipelines.training import TrainingData, load_training_data, training_precision
 
 PROTOCOLS = ("in-domain", "corpus", "domain", "generator")
@@ -95,7 +95,7 @@ def load(files: Sequence[str], cache: Path, backbone: str, line: ProgressLine) -
     found: dict[str, tuple[Any, str]] = {}
     for file in files:
         with Corpus.open([file], CorpusOptions(labelled=True)) as corpus:
-            data, _ = load_training_data(corpus, extractor, store, ExtractionLine(line, corpus.count_rows()))
+            data, _ = load_training_data(corpus, extractor, store, corpus.count_rows(), RowsLine(line))
         for key, document in zip(data.corpus.keys, data.documents, strict=True):
             found.setdefault(key, (document, Path(file).stem))
     documents = [document for document, _ in found.values()]

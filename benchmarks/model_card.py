@@ -1,6 +1,6 @@
 """Writes the model card of a detector from its own record and from the folds of `benchmarks.generalisation`.
 
-    python -m benchmarks.model_card --detector DIR --results results.json --recipe crops
+python -m benchmarks.model_card --detector DIR --results results.json --recipe crops
 """
 
 import argparse
@@ -25,13 +25,13 @@ def main() -> None:
     parser.add_argument("--recipe", required=True, help="name under which the detector's recipe ran in the results")
     arguments = parser.parse_args()
     results = json.loads(arguments.results.read_text())
-    card = render(PawnDetector.load(arguments.detector), Calibration.load(arguments.detector), results, arguments.recipe)
+    card = render(
+        PawnDetector.load(arguments.detector), Calibration.load(arguments.detector), results, arguments.recipe
+    )
     write_bytes(arguments.detector / "README.md", card.encode())
 
 
-def render(
-    detector: PawnDetector, calibration: Calibration, results: list[dict[str, Any]], recipe: str
-) -> str:
+def render(detector: PawnDetector, calibration: Calibration, results: list[dict[str, Any]], recipe: str) -> str:
     """The card: the template `model_card.md` with every figure filled in from what was measured."""
     training = detector.card.training
     config = training["config"]

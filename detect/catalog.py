@@ -43,7 +43,7 @@ class CalibratedDetector:
         Raises:
             DetectorError: naming what differs.
         """
-        for field in ("weights_id", "tokenizer_id", "metric_version"):
+        for field in ("weights_id", "tokenizer_id", "metric_version", "text_version"):
             expected = self.fingerprint.get(field, fingerprint[field])
             if fingerprint[field] != expected:
                 raise DetectorError(

@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from features.documents import TEXT_VERSION, canonical_text
 from features.errors import BackboneError
 from features.metrics import METRIC_VERSION
 from features.registry import BackboneFiles
@@ -31,7 +32,7 @@ class Encoding:
     """A text as the model reads it."""
 
     token_ids: np.ndarray  # (n,) int32
-    offsets: np.ndarray  # (n, 2) int32, characters [start, end)
+    offsets: np.ndarray  # (n, 2) int32, characters [start, end) of the canonical text
     truncated: bool
 
 
@@ -44,6 +45,7 @@ class Fingerprint:
     dtype: str
     max_length: int
     metric_version: int = METRIC_VERSION
+    text_version: int = TEXT_VERSION
 
     @property
     def digest(self) -> str:
@@ -123,8 +125,12 @@ class Backbone:
         )
 
     def encode(self, texts: Sequence[str], max_length: int) -> list[Encoding]:
-        """Tokenise, cut to `max_length` tokens. Special tokens written in a text are read as plain text."""
+        """Tokenise the canonical form of texts, cut to `max_length` tokens.
+
+        Offsets are characters of `canonical_text(text)`. Special tokens written in a text are plain text.
+        """
         limit = max_length * CHARACTERS_PER_TOKEN
+        texts = [canonical_text(text) for text in texts]
         encodings = self.tokenizer.encode_batch([text[:limit] for text in texts])
         return [
             Encoding(

@@ -18,7 +18,7 @@ class TokenFeatures:
 
     key: str  # text_key of the document
     token_ids: np.ndarray  # (n,) int32
-    offsets: np.ndarray  # (n, 2) int32: the characters [start, end) of each token
+    offsets: np.ndarray  # (n, 2) int32: characters [start, end) of the canonical text
     metrics: np.ndarray  # (n - 1, k) float32, natural log
     hidden: np.ndarray  # (n, d) float16: last hidden state, as the vocabulary projection reads it
     truncated: bool  # the text went on after these tokens

@@ -37,6 +37,14 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command. That the reader of its output went away (`pawn ... | head`) is no failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # here, because click itself would make it exit code 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pawn-detect", prog_name="pawn")
@@ -69,10 +77,6 @@ def _run() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nInterrupted. What was finished is kept: repeat the command to continue.", err=True)
         return 130
-    except BrokenPipeError:
-        # The reader of our output went away (`pawn ... | head`): nothing is wrong and nobody is listening.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except PawnError as error:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code

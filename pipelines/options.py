@@ -15,6 +15,21 @@ def _all(*decorators: Callable[[Command], Command]) -> Callable[[Command], Comma
     return lambda command: reduce(lambda f, decorator: decorator(f), reversed(decorators), command)
 
 
+def _known_device(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse a device that this machine has not."""
+    if value is None:
+        return None
+    import torch
+
+    kind, _, number = value.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise click.BadParameter(f"expected cpu or cuda, got {value!r}")
+    found = torch.cuda.device_count()
+    if kind == "cuda" and int(number or 0) >= found:
+        raise click.BadParameter(f"{value} is not there: PyTorch finds {found} CUDA devices; try --device cpu")
+    return value
+
+
 input_options = _all(
     click.option("--text-column", default="text", show_default=True, help="Column that holds the texts."),
     click.option("--id-column", default=None, help="Column that names the rows.  [default: id, else file:row]"),
@@ -34,7 +49,9 @@ model_options = _all(
         show_default=True,
         help="Tokens of a text that are read; the rest is cut and the row says so.",
     ),
-    click.option("--device", default=None, help="cpu or cuda.  [default: cuda when there is one]"),
+    click.option(
+        "--device", default=None, callback=_known_device, help="cpu or cuda.  [default: cuda when there is one]"
+    ),
 )
 
 progress_option = click.option(

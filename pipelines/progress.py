@@ -1,5 +1,6 @@
 """Progress on standard error: one line rewritten on a terminal, one line every few seconds elsewhere."""
 
+import contextlib
 import sys
 import time
 
@@ -21,7 +22,7 @@ class ProgressLine:
     def say(self, message: str) -> None:
         """A line of its own, e.g. that a download begins; also shown where progress is not."""
         self.close()
-        print(message, file=sys.stderr, flush=True)
+        _print(message)
 
     def update(self, done: int, total: int, unit: str, detail: str = "") -> None:
         """`done` of `total` units; time left follows from the pace since the first update."""
@@ -37,21 +38,26 @@ class ProgressLine:
         share = f"{done / total:6.1%}" if total else ""
         line = f"{share}  {done:,}/{total:,} {unit}{detail}" + (f"  {clock(left)} left" if left is not None else "")
         if self._terminal:
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+            _print(f"\r\x1b[K{line}", end="")
             self._open = True
         else:
-            print(line, file=sys.stderr, flush=True)
+            _print(line)
 
     def close(self) -> None:
         """End the line that is being rewritten."""
         if self._open:
-            print(file=sys.stderr, flush=True)
+            _print("")
             self._open = False
 
     @property
     def seconds(self) -> float:
         """Since the first update."""
         return time.monotonic() - self._start
+
+
+def _print(text: str, end: str = "\n") -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody listens any more (2>&1 | head): the work goes on
+        print(text, end=end, file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:
@@ -61,18 +67,17 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class ExtractionLine:
-    """Progress of an extraction: called with rows read and tokens computed."""
+class RowsLine:
+    """Progress of a run over rows: called with rows done, rows in all and tokens computed."""
 
-    def __init__(self, line: ProgressLine, total: int) -> None:
-        """`total` rows are to come."""
+    def __init__(self, line: ProgressLine) -> None:
+        """Shows on `line`."""
         self._line = line
-        self._total = total
 
-    def __call__(self, rows: int, tokens: int) -> None:
-        """Rows read and tokens computed so far."""
+    def __call__(self, rows: int, total: int, tokens: int) -> None:
+        """Rows done, rows in all, tokens computed so far."""
         pace = f"  {tokens / max(self._line.seconds, 1e-9):,.0f} tokens/s"
-        self._line.update(rows, self._total, "documents", pace)
+        self._line.update(rows, total, "documents", pace)
 
 
 class TrainingLine:

@@ -125,7 +125,7 @@ class ResultWriter:
             self._parts.remove()  # a crash came between the final file and this
             self._parts = None
         self.already_complete = self._summary is not None
-        self.restarted = self._parts is not None and self._parts.restarted
+        self.restarted = self._target is not None and self._parts is not None and self._parts.restarted
         self.rows_done = self._summary.rows if self._summary else self._open.rows
 
     def write_part(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -173,22 +173,13 @@ def check_fpr(detector: CalibratedDetector, fpr: float | None) -> float | None:
     return fpr
 
 
-@dataclass(frozen=True)
-class ScoringProgress:
-    """How far a run is."""
-
-    rows: int
-    total: int
-    tokens: int
-
-
 def score_corpus(
     corpus: Corpus,
     out: Path | None,
     settings: ScoringSettings,
     *,
     say: Callable[[str], None] = lambda message: None,
-    on_progress: Callable[[ScoringProgress], None] = lambda progress: None,
+    on_progress: Callable[[int, int, int], None] = lambda rows, total, tokens: None,
 ) -> Summary:
     """Score files into a file; a killed run is continued by the same call.
 
@@ -197,7 +188,7 @@ def score_corpus(
         out: the output file, or None for CSV on standard output.
         settings: the detector and how to use it.
         say: told what a person should know: what was found on disk, downloads, skipped files.
-        on_progress: told after every block.
+        on_progress: told rows done, rows in all and tokens computed, after every block.
 
     Raises:
         PawnError: for everything that can be wrong with inputs, outputs, detector or backbone.
@@ -220,11 +211,11 @@ def score_corpus(
         return writer.summary()
     scorer = Scorer.load(settings, progress=say)
     done = writer.rows_done
-    on_progress(ScoringProgress(done, total, 0))
+    on_progress(done, total, 0)
     for results in scorer.score_rows(corpus.rows(start=done)):
         writer.write_part(results)
         done += len(results)
-        on_progress(ScoringProgress(done, total, scorer.extractor.tokens_done))
+        on_progress(done, total, scorer.extractor.tokens_done)
     return writer.finish(scorer.describe(), expected_rows=total)
 
 

@@ -1,6 +1,7 @@
 """Labelled files -> a trained, calibrated detector in a folder."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,15 +19,22 @@ from detect.pawn import DetectorCard, PawnDetector
 from detect.pawn_scoring import Precision, corpus_scores
 from detect.splits import split_groups
 from detect.training import Progress, TrainingConfig, new_network
-from features.backbone import native_dtype
+from features.backbone import Backbone, native_dtype
 from features.documents import Document, Status, text_key
-from features.errors import InputError
+from features.errors import InputError, UsageError
 from features.extractor import Extractor
-from pipelines.corpora import Corpus
+from features.registry import resolve
+from pipelines.corpora import Corpus, CorpusOptions
 from pipelines.extraction import ExtractionSummary, extract_corpus
+from pipelines.options import cache_directory
+from pipelines.parts import disk_errors
 
 SPLIT = {"train": 0.7, "validation": 0.1, "calibration": 0.1, "test": 0.1}
 """Shares of the sources of a corpus: learnt from, early stopping, human scores for p-values, reported figures."""
+
+
+RowsProgress = Callable[[int, int, int], None]
+"""Called with rows done, rows in all and tokens computed."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,15 @@ def load_training_data(
     data: Corpus,
     extractor: Extractor,
     store: FeatureStore,
-    progress: Callable[[int, int], None] = lambda rows, tokens: None,
+    total: int,
+    progress: RowsProgress = lambda rows, total, tokens: None,
 ) -> tuple[TrainingData, ExtractionSummary]:
     """Extract what is missing, then pair the cached features with the labels.
 
     Raises:
         InputError: when no row can be used.
     """
-    summary = extract_corpus(data.rows(), extractor, store, progress)
+    summary = extract_corpus(data.rows(), extractor, store, lambda rows, tokens: progress(rows, total, tokens))
     by_key: dict[str, Document] = {}
     conflicting: set[str] = set()
     repeated = 0
@@ -91,9 +100,14 @@ class TrainedDetector:
     test: dict[str, Any]
 
     def save(self, directory: Path) -> None:
-        """Write everything that `pawn score --detector DIR` needs."""
-        self.detector.save(directory)
-        self.calibration.save(directory)
+        """Write everything that `pawn score --detector DIR` needs.
+
+        Raises:
+            PawnError: when the disk refuses.
+        """
+        with disk_errors(directory, "then train again: the features are kept in the cache"):
+            self.detector.save(directory)
+            self.calibration.save(directory)
 
 
 def train_pawn(
@@ -147,6 +161,114 @@ def train_pawn(
         },
     )
     return TrainedDetector(detector, calibration, figures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRequest:
+    """What `pawn train pawn` was asked for: its options by name."""
+
+    inputs: Sequence[str]
+    output: Path
+    label_column: str
+    text_column: str
+    id_column: str | None
+    input_format: str | None
+    cache: str | None
+    backbone: str
+    name: str | None
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    crop_probability: float
+    seed: int
+    max_length: int
+    device: str | None
+
+    @property
+    def corpus_options(self) -> CorpusOptions:
+        """How to read the texts."""
+        return CorpusOptions(
+            text_column=self.text_column,
+            id_column=self.id_column,
+            labelled=True,
+            label_column=self.label_column,
+            input_format=self.input_format,
+        )
+
+    @property
+    def config(self) -> TrainingConfig:
+        """The recipe.
+
+        Raises:
+            UsageError: when a setting cannot be.
+        """
+        try:
+            return TrainingConfig(
+                epochs=self.epochs,
+                learning_rate=self.learning_rate,
+                batch_size=self.batch_size,
+                crop_probability=self.crop_probability,
+                seed=self.seed,
+                precision=training_precision(),
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+
+def run_training(
+    request: TrainingRequest,
+    *,
+    say: Callable[[str], None],
+    rows_line: RowsProgress = lambda rows, total, tokens: None,
+    progress: Progress = lambda event, values: None,
+) -> int:
+    """Extract, train, calibrate, save; returns how many rows could not be used.
+
+    Args:
+        request: what to do.
+        say: told what a person should know.
+        rows_line: told of extraction.
+        progress: told of training.
+
+    Raises:
+        PawnError: for everything that can be wrong with data, backbone or output.
+    """
+    config = request.config
+    _check_output(request.output)
+    with Corpus.open(request.inputs, request.corpus_options) as corpus:
+        total = corpus.count_rows()  # finds every bad label before anything slow
+        files = resolve(request.backbone, progress=say)
+        extractor = Extractor(Backbone.load(files, device=request.device), max_length=request.max_length)
+        store = FeatureStore(cache_directory(request.cache), extractor.fingerprint)
+        data, extraction = load_training_data(corpus, extractor, store, total, rows_line)
+        say(
+            f"{len(data.documents):,} texts to train on; {extraction.failed:,} rows cannot be used, {data.repeated:,} "
+            f"repeat an earlier text, {data.conflicting:,} texts have both labels and are left out"
+        )
+        trained = train_pawn(
+            data,
+            config,
+            name=request.name or request.output.resolve().name,
+            backbone=backbone_record(extractor),
+            corpora=corpora_record(corpus),
+            progress=progress,
+        )
+    trained.save(request.output)
+    figures = "  ".join(f"{name} {value:.4g}" for name, value in trained.test.items())
+    say(f"Test part: {figures}\nSaved to {request.output}; score with --detector {request.output}")
+    return extraction.failed
+
+
+def _check_output(directory: Path) -> None:
+    """Refuse a folder that could only fail once the training is done."""
+    path = directory.absolute()
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"cannot write a detector to {directory}: {nearest} is a file; choose another folder with -o")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"cannot write a detector to {directory}: no right to write in {nearest}; choose another folder with -o"
+        )
 
 
 def training_precision() -> Precision:

@@ -48,7 +48,7 @@ def command(
     from pipelines.corpora import Corpus, CorpusOptions
     from pipelines.extraction import extract_corpus
     from pipelines.options import cache_directory
-    from pipelines.progress import ExtractionLine, ProgressLine
+    from pipelines.progress import ProgressLine, RowsLine
 
     line = ProgressLine(shown=shown)
     options = CorpusOptions(text_column=text_column, id_column=id_column, input_format=input_format)
@@ -56,9 +56,9 @@ def command(
         total = corpus.count_rows()
         extractor = Extractor(Backbone.load(resolve(backbone, progress=line.say), device=device), max_length=max_length)
         store = FeatureStore(cache_directory(cache), extractor.fingerprint)
-        progress = ExtractionLine(line, total)
-        progress(0, 0)  # the clock starts here, not after the first block
-        summary = extract_corpus(corpus.rows(), extractor, store, progress)
+        progress = RowsLine(line)
+        progress(0, total, 0)  # the clock starts here, not after the first block
+        summary = extract_corpus(corpus.rows(), extractor, store, lambda rows, tokens: progress(rows, total, tokens))
     line.close()
     line.say(_text(summary, line.seconds))
     line.say(f"{len(store):,} documents are in {store.folder}")

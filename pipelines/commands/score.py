@@ -75,15 +75,10 @@ def command(
     from pathlib import Path
 
     from pipelines.corpora import Corpus, CorpusOptions
-    from pipelines.progress import ProgressLine
-    from pipelines.scoring import ScoringProgress, ScoringSettings, score_corpus
+    from pipelines.progress import ProgressLine, RowsLine
+    from pipelines.scoring import ScoringSettings, score_corpus
 
     line = ProgressLine(shown=shown)
-
-    def show(progress: ScoringProgress) -> None:
-        pace = f"  {progress.tokens / max(line.seconds, 1e-9):,.0f} tokens/s"
-        line.update(progress.rows, progress.total, "documents", pace)
-
     options = CorpusOptions(text_column=text_column, id_column=id_column, carry=carry, input_format=input_format)
     settings = ScoringSettings(
         detector=detector,
@@ -95,7 +90,7 @@ def command(
     )
     with Corpus.open(inputs, options) as corpus:
         out = None if output == "-" else Path(output)
-        summary = score_corpus(corpus, out, settings, say=line.say, on_progress=show)
+        summary = score_corpus(corpus, out, settings, say=line.say, on_progress=RowsLine(line))
     line.close()
     line.say(summary.text())
     return 3 if summary.failed else 0

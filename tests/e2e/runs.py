@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def environment(home: Path) -> dict[str, str]:
 
 def start(home: Path, *arguments: object, **options: Any) -> "subprocess.Popen[bytes]":
     """`pawn ARGUMENTS` in a process of its own, both outputs piped unless `options` say otherwise."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments)]
     return subprocess.Popen(command, env=environment(home), **(pipes | options))
 
@@ -106,7 +106,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 def parse_csv(content: str) -> list[dict[str, Any]]:
     """Rows of a CSV result; an empty field is null."""
-    read = {"n_tokens": int, "score": float, "p_value": float, "label": int}
+    read: dict[str, Callable[[str], Any]] = {"n_tokens": int, "score": float, "p_value": float, "label": int}
     read |= dict.fromkeys(("truncated", "is_machine"), {"true": True, "false": False}.__getitem__)
     return [
         {name: None if value == "" else read.get(name, str)(value) for name, value in row.items()}

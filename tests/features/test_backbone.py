@@ -144,6 +144,12 @@ def test_special_tokens_in_a_text_are_read_as_plain_text(backbone: Backbone) -> 
     assert covered(text, encoding.offsets) == text
 
 
+def test_texts_of_other_layout_read_the_same(backbone: Backbone) -> None:
+    plain, laid_out = backbone.encode(["one two three", "\none  two\n\n\tthree "], 512)
+    assert np.array_equal(plain.token_ids, laid_out.token_ids)
+    assert np.array_equal(plain.offsets, laid_out.offsets)
+
+
 def covered(text: str, offsets: np.ndarray) -> str:
     return "".join(text[start:end] for start, end in offsets.tolist())
 

@@ -1,0 +1,134 @@
+"""`pawn train pawn`: repeatable, on record, and clear about data that cannot be learnt from."""
+
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from detect.splits import split_groups
+from features.documents import Document
+from pipelines.training import SPLIT
+from tests.e2e.conftest import Pawn
+from tests.e2e.runs import Toy, human_text, labelled_rows, shards, write_jsonl
+
+
+@pytest.fixture
+def train(toy: Toy, tmp_path: Path) -> tuple[object, ...]:
+    """All but the data: the session's model and its cache, so that nothing is computed twice."""
+    return ("train", "pawn", "--backbone", toy.model, "--cache", toy.cache, "--epochs", 2, "-o", tmp_path / "out")
+
+
+def card(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "detector.json").read_text())
+    return content
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    toy: Toy, train: tuple[object, ...], tmp_path: Path, pawn: Pawn
+) -> None:
+    before = shards(toy.cache)
+    again = pawn(*train, "--data", toy.data, "--name", "toy-pawn", "--progress")
+    assert again.code == 0, again.err
+    assert shards(toy.cache) == before
+    for name in ("model.safetensors", "calibration.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (toy.detector / name).read_bytes()
+    assert card(tmp_path / "out") == card(toy.detector)
+    assert "epoch 2  loss 0." in again.err
+    assert "epoch 2: loss " in again.err
+    assert "validation AUROC " in again.err
+    assert pawn(*train, "--data", toy.data, "--seed", 1).code == 0
+    assert card(tmp_path / "out")["weights"]["sha256"] != card(toy.detector)["weights"]["sha256"]
+
+
+def test_a_detector_is_safetensors_and_json_that_say_what_it_was_made_from(toy: Toy) -> None:
+    names = ["calibration.json", "calibration.safetensors", "detector.json", "model.safetensors"]
+    assert sorted(path.name for path in toy.detector.iterdir()) == names
+    record = card(toy.detector)
+    assert record["weights"]["sha256"] == hashlib.sha256((toy.detector / "model.safetensors").read_bytes()).hexdigest()
+    corpora = [{"file": "train.jsonl", "sha256": hashlib.sha256(toy.data.read_bytes()).hexdigest()}]
+    assert record["training"]["corpora"] == corpora
+    assert record["training"]["config"]["seed"] == 0
+    assert record["training"]["config"]["epochs"] == 2
+    (folder,) = toy.cache.iterdir()
+    assert record["backbone"]["fingerprint"] == json.loads((folder / "fingerprint.json").read_text())
+    assert record["backbone"]["name"] == str(toy.model)  # whole, although a relative path was typed
+    assert "Saved to toy-pawn; score with --detector toy-pawn" in toy.training_stderr
+
+
+def test_the_calibration_holds_the_human_texts_of_its_part(toy: Toy) -> None:
+    documents = [Document(row["id"], row["text"], row["label"]) for row in toy.texts.to_dicts()]
+    parts = split_groups(documents, SPLIT, seed=0)
+    human = sum(part == "calibration" and d.label == 0 for part, d in zip(parts, documents, strict=True))
+    record = json.loads((toy.detector / "calibration.json").read_text())
+    assert record["count"] == human == len(load_file(toy.detector / "calibration.safetensors")["scores"])
+    assert record["provenance"]["weights_sha256"] == card(toy.detector)["weights"]["sha256"]
+    assert card(toy.detector)["training"]["texts"] == {part: parts.count(part) for part in SPLIT}
+
+
+def test_rows_that_cannot_be_learnt_from_are_counted(toy: Toy, train: tuple[object, ...], pawn: Pawn) -> None:
+    rows = labelled_rows()
+    both = human_text(random.Random(99))
+    strange = [rows[0], {"id": "a", "text": both, "label": "human"}, {"id": "b", "text": both, "label": "machine"}]
+    data = write_jsonl(toy.data.parent / "strange.jsonl", [*rows, *strange, {"text": "short", "label": 1}])
+    result = pawn(*train, "--data", data)
+    assert result.code == 3
+    assert (
+        "240 texts to train on; 1 rows cannot be used, 2 repeat an earlier text, 1 texts have both labels and are "
+        "left out" in result.err
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "code", "message"),
+    [
+        (labelled_rows(2), (), 1, "has [01] human and [01] machine texts; at least one of each is needed: give more"),
+        ([r for r in labelled_rows(20) if r["label"]], (), 1, "has 0 human and [0-9]+ machine texts"),
+        ([{"text": "short", "label": 1}], (), 1, "none of the 1 rows can be trained on: .*too_short.*: 1"),
+        ([{"text": "some", "kind": 1}], (), 2, r"no column 'label' in .*\['text', 'kind'\]: choose .* --label-column"),
+        ([{"text": "some", "label": 7}], (), 2, "row 1 of .* column 'label' holds 7; expected 0 or 'human'"),
+        ([{"text": "some", "label": None}], (), 2, "row 1 of .* column 'label' holds None"),
+        (labelled_rows(2), ("--text-column", "body"), 2, "no column 'body' in .* choose one with --text-column"),
+        (labelled_rows(2), ("--crop-probability", 2), 2, "2.0 is not in the range 0<=x<=1"),
+        (labelled_rows(2), ("--learning-rate", 0), 2, "0.0 is not in the range x>0"),
+        (labelled_rows(2), ("--device", "abacus"), 2, "expected cpu or cuda, got 'abacus'"),
+        (labelled_rows(2), ("--epochs", 0), 2, "0 is not in the range x>=1"),
+    ],
+)
+def test_data_and_settings_that_cannot_be_right_are_refused(
+    toy: Toy,
+    train: tuple[object, ...],
+    tmp_path: Path,
+    pawn: Pawn,
+    rows: list[dict[str, Any]],
+    options: tuple[object, ...],
+    code: int,
+    message: str,
+) -> None:
+    result = pawn(*train, "--data", write_jsonl(tmp_path / "data.jsonl", rows), *options)
+    assert result.code == code
+    with pytest.raises(RuntimeError, match=message):
+        raise RuntimeError(result.err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_refused_before_the_work(
+    toy: Toy, train: tuple[object, ...], tmp_path: Path, pawn: Pawn
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = pawn(*train[:-1], tmp_path / "file", "--data", toy.data)
+    assert result.code == 2
+    assert f"cannot write a detector to {tmp_path / 'file'}: " in result.err
+    assert "epoch" not in result.err
+
+
+def test_a_detector_is_named_after_its_folder(
+    toy: Toy, train: tuple[object, ...], tmp_path: Path, pawn: Pawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert pawn(*train[:-1], ".", "--data", toy.data).code == 0
+    assert card(tmp_path / "mine")["name"] == "mine"
