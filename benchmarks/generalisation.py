@@ -15,12 +15,12 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from benchmarks.protocols import Fold, folds
 from cache.loader import CachedCorpus
 from cache.store import FeatureStore
 from detect.calibration import Calibration
-from detect.measures import auroc, tpr_at_fpr
 from detect.pawn_scoring import corpus_scores
 from detect.protocol import write_bytes
 from detect.training import TrainingConfig, fit_pawn, new_network
@@ -29,18 +29,18 @@ from features.backbone import Backbone
 from features.extractor import Extractor
 from features.registry import resolve
 from pipelines.corpora import Corpus, CorpusOptions
+from pipelines.evaluation import FPRS, figures
 from pipelines.progress import ProgressLine, RowsLine, TrainingLine
 from pipelines.training import TrainingData, load_training_data, training_precision
 
 PROTOCOLS = ("in-domain", "corpus", "domain", "generator")
-FPRS = (0.01, 0.05)
 RECIPES = {
-    "paper": TrainingConfig(crop_probability=0.0),
-    "crops": TrainingConfig(),
-    "crops+skip": TrainingConfig(network={"likelihood_skip": True}),
-    "no-hidden": TrainingConfig(network={"use_hidden": False}),
+    "paper": TrainingConfig(crop_probability=0.0, likelihood_weight=0.0),
+    "crops": TrainingConfig(likelihood_weight=0.0),
+    "crops+likelihood": TrainingConfig(),
+    "crops, no hidden": TrainingConfig(likelihood_weight=0.0, network={"use_hidden": False}),
 }
-"""PAWN as published, with random prefixes, with a linear skip of mean metrics, and without hidden states."""
+"""PAWN as published; with random prefixes; with mean log-likelihood added to the logit; without hidden states."""
 
 
 def main() -> None:
@@ -50,9 +50,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="feature cache; filled where it lacks features")
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON of finished folds")
     parser.add_argument("--protocols", nargs="+", default=PROTOCOLS, choices=PROTOCOLS)
-    parser.add_argument("--recipes", nargs="+", default=["crops"], choices=list(RECIPES))
+    parser.add_argument("--recipes", nargs="*", default=["crops+likelihood"], choices=list(RECIPES))
     parser.add_argument("--epochs", type=int, default=TrainingConfig().epochs)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scores", type=Path, help="folder for the scores of each fold, one Parquet file each")
     parser.add_argument("--backbone", default="smollm2-135m")
     parser.add_argument("--table", action="store_true", help="only print what the output holds")
     arguments = parser.parse_args()
@@ -82,7 +83,10 @@ def run(arguments: argparse.Namespace, done: list[dict[str, Any]]) -> None:
                     recipe = replace(
                         config, seed=arguments.seed, epochs=arguments.epochs, precision=training_precision()
                     )
-                    row = judge(data, fold, pawn_scores(data, fold, recipe, line))
+                    scores = pawn_scores(data, fold, recipe, line)
+                    row = judge(data, fold, scores)
+                    if arguments.scores:
+                        save_scores(arguments.scores / f"{protocol}-{fold.held_out}-{name}.parquet", data, fold, scores)
                 done.append(place | row)
                 line.say(json.dumps(done[-1]))
                 write_bytes(arguments.output, (json.dumps(done, indent=1) + "\n").encode())
@@ -118,27 +122,30 @@ def pawn_scores(data: TrainingData, fold: Fold, config: TrainingConfig, line: Pr
     network = new_network(config, hidden_size=first.hidden.shape[1])
     fit_pawn(network, data.part(fold.train), data.part(fold.validation), config, TrainingLine(line))
     scores = np.full(len(data.documents), np.nan)
-    judged = np.concatenate([fold.validation, fold.test])
+    judged = np.concatenate([fold.calibration, fold.test])
     scores[judged] = corpus_scores(network, data.corpus.subset(judged.tolist()))
     return scores
 
 
-def judge(data: TrainingData, fold: Fold, scores: np.ndarray) -> dict[str, Any]:
-    """Ranking on the test texts, and the false-positive rate there of thresholds fixed on the validation texts."""
-    labels, found = data.labels[fold.test], scores[fold.test]
-    human = fold.validation[data.labels[fold.validation] == 0]
-    calibration = Calibration(scores[human], {})
-    row: dict[str, Any] = {
-        "human": int((labels == 0).sum()),
-        "machine": int((labels == 1).sum()),
-        "auroc": auroc(labels, found),
-    }
-    p_values = calibration.p_values(found)
-    for fpr in FPRS:
-        row[f"tpr@{fpr:.0%}"] = tpr_at_fpr(labels, found, fpr)
-        row[f"real fpr@{fpr:.0%}"] = float((p_values[labels == 0] <= fpr).mean())
-        row[f"real tpr@{fpr:.0%}"] = float((p_values[labels == 1] <= fpr).mean())
-    return row
+def save_scores(path: Path, data: TrainingData, fold: Fold, scores: np.ndarray) -> None:
+    """Key, label, part and score of the documents that a fold judged, for a closer look."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = {"calibration": fold.calibration, "test": fold.test}
+    chosen = np.concatenate(list(parts.values()))
+    pl.DataFrame(
+        {
+            "key": [data.corpus.keys[index] for index in chosen],
+            "label": data.labels[chosen],
+            "part": [part for part, members in parts.items() for _ in members],
+            "score": scores[chosen],
+        }
+    ).write_parquet(path)
+
+
+def judge(data: TrainingData, fold: Fold, scores: np.ndarray) -> dict[str, float]:
+    """Figures on the test texts, thresholds fixed on the human texts of the calibration part."""
+    human = fold.calibration[data.labels[fold.calibration] == 0]
+    return figures(data.labels[fold.test], scores[fold.test], Calibration(scores[human], {}))
 
 
 def table(rows: list[dict[str, Any]]) -> str:

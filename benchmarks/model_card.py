@@ -1,6 +1,6 @@
 """Writes the model card of a detector from its own record and from the folds of `benchmarks.generalisation`.
 
-python -m benchmarks.model_card --detector DIR --results results.json --recipe crops
+python -m benchmarks.model_card --detector DIR --results results.json
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detector", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--recipe", required=True, help="name under which the detector's recipe ran in the results")
+    parser.add_argument("--recipe", default="crops+likelihood", help="the detector's recipe in the results")
     arguments = parser.parse_args()
     results = json.loads(arguments.results.read_text())
     card = render(
@@ -35,8 +35,15 @@ def render(detector: PawnDetector, calibration: Calibration, results: list[dict[
     """The card: the template `model_card.md` with every figure filled in from what was measured."""
     training = detector.card.training
     config = training["config"]
-    chosen = [row | {"detector": "PAWN"} if row["detector"] == recipe else row for row in results]
-    chosen = [row for row in chosen if row["detector"] in ("PAWN", *ZERO_SHOT)]
+    shipped = {"detector": "PAWN", "seed": config["seed"]}
+    rows = [
+        {"protocol": "in-domain", "held_out": "nothing"} | shipped | training["test"],
+        *({"protocol": "domain"} | shipped | row for row in training["left_out_domains"]),
+        *(row | {"detector": "PAWN"} for row in results if row["detector"] == recipe),
+        *(row for row in results if row["detector"] in ZERO_SHOT),
+    ]
+    order = ["in-domain", "corpus", "domain", "generator"]
+    rows.sort(key=lambda row: (order.index(row["protocol"]), row["held_out"]))  # stable: PAWN stays first
     return CARD.read_text().format(
         name=detector.name,
         backbone=detector.card.backbone["name"],
@@ -46,16 +53,14 @@ def render(detector: PawnDetector, calibration: Calibration, results: list[dict[
         parameters=f"{sum(parameter.numel() for parameter in detector.network.parameters()):,}",
         corpora="\n".join(f"- `{corpus['file']}`, SHA-256 `{corpus['sha256']}`" for corpus in training["corpora"]),
         texts=", ".join(f"{count:,} {part}" for part, count in training["texts"].items()),
+        max_epochs=config["epochs"],
         epochs=len(training["epochs"]),
         best=next(epoch["epoch"] for epoch in reversed(training["epochs"]) if epoch["best"]),
         config=json.dumps(config, sort_keys=True),
         calibration=f"{len(calibration.scores):,}",
         calibration_texts=calibration.provenance["texts"],
         smallest_fpr=f"{calibration.smallest_fpr:.2%}",
-        test=", ".join(
-            f"{name} {value:.3f}" if name != "texts" else f"{value:,} texts" for name, value in training["test"].items()
-        ),
-        table=table(chosen),
+        table=table(rows),
     )
 
 

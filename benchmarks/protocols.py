@@ -7,25 +7,28 @@ import numpy as np
 
 from detect.splits import split_groups
 from features.documents import Document
-
-HELD_OUT = {"train": 0.75, "validation": 0.1, "test": 0.15}
-"""Shares of the sources. What a protocol leaves out is judged on whole; human texts that a generator's texts are
-judged against come from the test part."""
+from pipelines.training import SPLIT
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One training run and what it is judged on: indices into the documents."""
+    """One training run and what it is judged on: indices into the documents.
+
+    `calibration` documents fix the thresholds; only their human texts count.
+    """
 
     protocol: str
     held_out: str
     train: np.ndarray
     validation: np.ndarray
+    calibration: np.ndarray
     test: np.ndarray
 
 
 def folds(documents: Sequence[Document], corpora: Sequence[str], protocol: str, seed: int) -> Iterator[Fold]:
-    """The folds of a protocol.
+    """The folds of a protocol, each over the same split by sources as `pawn train` makes.
+
+    What is left out is judged on whole; a generator's texts are judged against the human texts of the test part.
 
     Args:
         documents: labelled, with domain and generator.
@@ -36,7 +39,7 @@ def folds(documents: Sequence[Document], corpora: Sequence[str], protocol: str, 
     Raises:
         KeyError: for an unknown protocol.
     """
-    parts = np.array(split_groups(documents, HELD_OUT, seed))
+    parts = np.array(split_groups(documents, SPLIT, seed))
     values: dict[str, Callable[[], list[str]]] = {
         "in-domain": lambda: ["nothing"] * len(documents),
         "corpus": lambda: list(corpora),
@@ -47,17 +50,13 @@ def folds(documents: Sequence[Document], corpora: Sequence[str], protocol: str, 
     machine = np.array([document.label == 1 for document in documents])
     for held_out in sorted(set(field[machine])):
         left_out = field == held_out
+        seen, test = ~left_out, left_out
         if protocol == "in-domain":
-            seen, test = parts != "test", parts == "test"
+            seen, test = np.ones(len(documents), bool), parts == "test"
         elif protocol == "generator":
-            # The sources of the human test texts are out of training; so are the generator's texts.
-            seen, test = (parts != "test") & ~left_out, left_out | ((parts == "test") & ~machine)
-        else:
-            seen, test = ~left_out, left_out
-        validation = seen & (parts == "validation")
-        yield Fold(
-            protocol, held_out, *(np.flatnonzero(mask) for mask in (seen & (parts != "validation"), validation, test))
-        )
+            test = left_out | ((parts == "test") & ~machine)
+        learnt = (np.flatnonzero(seen & (parts == part)) for part in ("train", "validation", "calibration"))
+        yield Fold(protocol, held_out, *learnt, np.flatnonzero(test))
 
 
 def _generator(document: Document) -> str:

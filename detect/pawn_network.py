@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.token_features import TokenFeatures
+from features.token_features import METRIC_NAMES, TokenFeatures
 
 POSITION_SCALE = 512
 """The position input is i / 512, the paper's longest text, so it stays near [0, 1]."""
+
+
+LOG_PROB = METRIC_NAMES.index("log_prob")
 
 
 class MlpBody(nn.Module):
@@ -77,8 +80,10 @@ class Pawn(nn.Module):
             document. Whole channels, since noise that is new at each token averages out over a document.
         use_hidden: without it the gates read the metrics of their position instead of hidden states,
             which are then ignored (the paper's ablation "metrics only").
-        likelihood_skip: add a linear function of the document's mean standardised metrics to the logit. It
-            starts at zero; mean log-likelihood is one of the things it can learn.
+        likelihood_weight: outside training, add this times the document's mean log-likelihood, standardised
+            over training documents, to the logit. Not in the paper. Where a text is unlike those trained on, the
+            network's own logit is noise and log-likelihood still ranks; in training it is left out, so that the
+            network learns to stand on its own.
 
     Raises:
         ValueError: when `gates` does not divide `width`, or a dropout is not in [0, 1).
@@ -88,6 +93,8 @@ class Pawn(nn.Module):
     metric_std: Tensor
     hidden_mean: Tensor
     hidden_std: Tensor
+    likelihood_mean: Tensor
+    likelihood_std: Tensor
 
     def __init__(
         self,
@@ -99,7 +106,7 @@ class Pawn(nn.Module):
         token_dropout: float = 0.15,
         hidden_dropout: float = 0.0,
         use_hidden: bool = True,
-        likelihood_skip: bool = False,
+        likelihood_weight: float = 0.0,
     ) -> None:
         super().__init__()
         if gates < 1 or width % gates:
@@ -115,21 +122,31 @@ class Pawn(nn.Module):
             "token_dropout": token_dropout,
             "hidden_dropout": hidden_dropout,
             "use_hidden": use_hidden,
-            "likelihood_skip": likelihood_skip,
+            "likelihood_weight": likelihood_weight,
         }
         for name, size in (("metric", metric_count), ("hidden", hidden_size)):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_std", torch.ones(size))
+        self.register_buffer("likelihood_mean", torch.zeros(1))
+        self.register_buffer("likelihood_std", torch.ones(1))
         self.metrics_nn = _mlp(metric_count, width, width)
         self.gate_input = NeighbourLinear(hidden_size, width) if use_hidden else nn.Linear(metric_count + 1, width)
         self.gate_body = MlpBody(width, gates)
         self.aggregate_nn = _mlp(width, width, 1)
-        self.skip = _zero_linear(metric_count) if likelihood_skip else None
 
     def set_standardisation(
-        self, *, metric_mean: Tensor, metric_std: Tensor, hidden_mean: Tensor, hidden_std: Tensor
+        self,
+        *,
+        metric_mean: Tensor,
+        metric_std: Tensor,
+        hidden_mean: Tensor,
+        hidden_std: Tensor,
+        likelihood_mean: Tensor,
+        likelihood_std: Tensor,
     ) -> None:
-        """Set what `forward` subtracts from its inputs and divides them by: (k,), (k,), (d,), (d,).
+        """Set what `forward` subtracts from its inputs and divides them by: (k,), (k,), (d,), (d,), (1,), (1,).
+
+        The last two are of the documents' mean log-probabilities.
 
         Raises:
             ValueError: when a shape differs, a number is not finite, or a deviation is not above 0.
@@ -139,6 +156,8 @@ class Pawn(nn.Module):
             "metric_std": metric_std,
             "hidden_mean": hidden_mean,
             "hidden_std": hidden_std,
+            "likelihood_mean": likelihood_mean,
+            "likelihood_std": likelihood_std,
         }
         for name, value in values.items():
             buffer = getattr(self, name)
@@ -168,9 +187,10 @@ class Pawn(nn.Module):
         values = self.metrics_nn(standardised).unflatten(-1, (weights.shape[-1], -1))
         pooled = (weights.unsqueeze(-1) * values).sum(1).flatten(1)  # (batch, gates, width / gates) -> width
         logits = self.aggregate_nn(pooled).squeeze(-1)
-        if self.skip is not None:
-            scored = mask.unsqueeze(-1)
-            logits = logits + self.skip((standardised * scored).sum(1) / scored.sum(1)).squeeze(-1)
+        weight = self.arguments["likelihood_weight"]
+        if weight and not self.training:
+            mean_log_prob = (metrics[..., LOG_PROB] * mask).sum(1) / mask.sum(1)  # (batch,)
+            logits = logits + weight * (mean_log_prob - self.likelihood_mean) / self.likelihood_std
         return logits
 
     def gate_weights(
@@ -214,13 +234,6 @@ class Pawn(nn.Module):
 
 def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, width), MlpBody(width, outputs))
-
-
-def _zero_linear(inputs: int) -> nn.Linear:
-    linear = nn.Linear(inputs, 1)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear
 
 
 def collate(features: Sequence[TokenFeatures], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from cache.loader import CachedCorpus, LabelledCorpus, Transform
 from detect.measures import auroc
-from detect.pawn_network import Pawn, collate
+from detect.pawn_network import LOG_PROB, Pawn, collate
 from detect.pawn_scoring import Precision, corpus_scores
 from features.documents import MIN_TOKENS
 from features.token_features import METRIC_NAMES, TokenFeatures
@@ -39,7 +39,9 @@ class TrainingConfig:
         patience: epochs without a better validation AUROC before training stops.
         seed: of initialisation, order, crops and dropout.
         precision: "bfloat16" or "float32", of the matrix products.
-        network: arguments of `Pawn` beside its sizes and token dropout.
+        likelihood_weight: how much of the standardised mean log-likelihood is added to the logit (see `Pawn`). Not
+            in the paper: 0 is the paper.
+        network: arguments of `Pawn` beside its sizes and what is named above.
     """
 
     epochs: int = 10
@@ -57,6 +59,7 @@ class TrainingConfig:
     patience: int = 3
     seed: int = 0
     precision: Precision = "float32"
+    likelihood_weight: float = 0.5
     network: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -144,6 +147,7 @@ def new_network(config: TrainingConfig, *, hidden_size: int) -> Pawn:
             hidden_size=hidden_size,
             metric_count=len(METRIC_NAMES),
             token_dropout=config.token_dropout,
+            likelihood_weight=config.likelihood_weight,
             **config.network,
         )
 
@@ -219,23 +223,27 @@ def _class_weights(labels: np.ndarray, class_weight: float | str) -> tuple[float
 
 
 def _moments(corpus: CachedCorpus, rng: np.random.Generator, documents: int = 1024) -> dict[str, torch.Tensor]:
-    """Mean and deviation of metrics (k,) and hidden states (d,) over some documents, for `set_standardisation`."""
+    """What `set_standardisation` wants: mean and deviation of metrics, hidden states and document likelihoods."""
     chosen = rng.permutation(len(corpus))[:documents].tolist()
     sums: dict[str, list[np.ndarray]] = {"metric": [], "hidden": []}
+    likelihoods: list[float] = []
     count = 0
     for _, features in corpus.subset(chosen).documents():
         for name, values in (("metric", features.metrics), ("hidden", features.hidden[:-1])):
             exact = values.astype(np.float64)
             sums[name].append(np.stack([exact.sum(0), np.square(exact).sum(0)]))  # (2, columns)
         count += len(features.metrics)
-    found = {}
+        likelihoods.append(float(features.metrics[:, LOG_PROB].mean()))
+    found = {"likelihood": (np.array([np.mean(likelihoods)]), np.array([np.std(likelihoods)]))}
     for name, parts in sums.items():
         mean, square = np.sum(parts, axis=0) / count
-        deviation = np.sqrt(np.maximum(square - mean**2, 0))
-        deviation[deviation == 0] = 1  # a constant column stays where it is
-        found[f"{name}_mean"] = torch.from_numpy(mean).float()
-        found[f"{name}_std"] = torch.from_numpy(deviation).float()
-    return found
+        found[name] = mean, np.sqrt(np.maximum(square - mean**2, 0))
+    moments = {}
+    for name, (mean, deviation) in found.items():
+        moments[f"{name}_mean"] = torch.from_numpy(mean).float()
+        # A constant column stays where it is.
+        moments[f"{name}_std"] = torch.from_numpy(np.where(deviation > 0, deviation, 1)).float()
+    return moments
 
 
 def training_record(config: TrainingConfig, records: Sequence[EpochRecord]) -> dict[str, object]:

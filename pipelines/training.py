@@ -14,17 +14,17 @@ import torch
 from cache.loader import CachedCorpus, LabelledCorpus
 from cache.store import FeatureStore
 from detect.calibration import Calibration
-from detect.measures import auroc, tpr_at_fpr
 from detect.pawn import DetectorCard, PawnDetector
 from detect.pawn_scoring import Precision, corpus_scores
 from detect.splits import split_groups
-from detect.training import Progress, TrainingConfig, new_network
+from detect.training import Progress, TrainingConfig, fit_pawn, new_network
 from features.backbone import Backbone, native_dtype
 from features.documents import Document, Status, text_key
 from features.errors import InputError, UsageError
 from features.extractor import Extractor
 from features.registry import resolve
 from pipelines.corpora import Corpus, CorpusOptions
+from pipelines.evaluation import figures
 from pipelines.extraction import ExtractionSummary, extract_corpus
 from pipelines.options import cache_directory
 from pipelines.parts import disk_errors
@@ -92,12 +92,20 @@ def load_training_data(
 
 
 @dataclass(frozen=True)
+class DetectorFacts:
+    """What a trained detector remembers: its name, its language model, the files it was trained on."""
+
+    name: str
+    backbone: dict[str, Any]  # `backbone_record`
+    corpora: list[dict[str, Any]]  # `corpora_record`
+
+
+@dataclass(frozen=True)
 class TrainedDetector:
     """A detector with its calibration and what is known of it."""
 
     detector: PawnDetector
     calibration: Calibration
-    test: dict[str, Any]
 
     def save(self, directory: Path) -> None:
         """Write everything that `pawn score --detector DIR` needs.
@@ -113,54 +121,83 @@ class TrainedDetector:
 def train_pawn(
     data: TrainingData,
     config: TrainingConfig,
+    facts: DetectorFacts,
     *,
-    name: str,
-    backbone: dict[str, Any],
-    corpora: list[dict[str, Any]],
+    left_out_domains: bool = False,
     progress: Progress = lambda event, values: None,
 ) -> TrainedDetector:
-    """Split, train, calibrate on held-out human texts, measure on others.
+    """Split, train, calibrate on human texts held out, measure on others.
 
     Args:
         data: labelled documents.
         config: the recipe.
-        name: what people will call the detector.
-        backbone: name and fingerprint of the language model that gave the features.
-        corpora: what it was trained on, for the record (`corpora_record`).
+        facts: for the record.
+        left_out_domains: calibrate on what networks trained without a domain give its human texts, domain by
+            domain, rather than on held-out texts of the domains trained on. Costs one more training a domain, and
+            gives thresholds that unseen domains can be expected to keep.
         progress: told of steps and epochs.
 
     Raises:
-        InputError: when a part of the split lacks a class.
+        InputError: when a part of the split lacks a class, or there are too few domains to leave one out.
     """
     parts = np.array(split_groups(data.documents, SPLIT, config.seed))
     chosen = {part: np.flatnonzero(parts == part) for part in SPLIT}
     _check_parts(data.labels, chosen)
-    facts = {"corpora": corpora, "texts": {part: len(members) for part, members in chosen.items()}}
-    network = new_network(config, hidden_size=backbone["hidden_size"])
-    detector = PawnDetector(network, DetectorCard(name=name, backbone=backbone, training=facts))
+    record: dict[str, Any] = {
+        "corpora": facts.corpora,
+        "texts": {part: len(members) for part, members in chosen.items()},
+    }
+    network = new_network(config, hidden_size=facts.backbone["hidden_size"])
+    detector = PawnDetector(network, DetectorCard(name=facts.name, backbone=facts.backbone, training=record))
     detector.fit(data.part(chosen["train"]), data.part(chosen["validation"]), config, progress)
     human = chosen["calibration"][data.labels[chosen["calibration"]] == 0]
-    calibration_scores = corpus_scores(network, data.corpus.subset(human.tolist()))
+    held_out = Calibration(corpus_scores(network, data.corpus.subset(human.tolist())), {})
     test = data.part(chosen["test"])
-    test_scores = corpus_scores(network, test.corpus)
-    figures = {
-        "texts": len(test.labels),
-        "auroc": auroc(test.labels, test_scores),
-        "tpr_at_1%_fpr": tpr_at_fpr(test.labels, test_scores, 0.01),
-        "tpr_at_5%_fpr": tpr_at_fpr(test.labels, test_scores, 0.05),
+    detector.card.training["test"] = figures(test.labels, corpus_scores(network, test.corpus), held_out)
+    scores, texts = held_out.scores, "human texts of the calibration part of the split"
+    if left_out_domains:
+        scores, rows = _left_out(data, config, chosen, facts.backbone["hidden_size"], progress)
+        detector.card.training["left_out_domains"] = rows
+        texts = "all human texts, each scored by a network trained by the same recipe without the text's domain"
+    provenance = {
+        "detector": facts.name,
+        "weights_sha256": detector.weights_sha256(),
+        "corpora": facts.corpora,
+        "texts": texts,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    detector.card.training["test"] = figures
-    calibration = Calibration(
-        calibration_scores,
-        {
-            "detector": name,
-            "weights_sha256": detector.weights_sha256(),
-            "corpora": corpora,
-            "texts": "human texts of the calibration part of the split, whole, up to the length limit",
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-    )
-    return TrainedDetector(detector, calibration, figures)
+    return TrainedDetector(detector, Calibration(scores, provenance))
+
+
+def _left_out(
+    data: TrainingData,
+    config: TrainingConfig,
+    chosen: dict[str, np.ndarray],
+    hidden_size: int,
+    progress: Progress,
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Scores of human texts by networks that never saw their domain, and the figures of each domain."""
+    domains = np.array([str(document.domain) for document in data.documents])
+    names = sorted(set(domains))
+    if len(names) < 3:
+        raise InputError(
+            f"calibrating on left-out domains needs at least 3 domains in a column 'domain', got {names}; "
+            "leave --calibration at held-out"
+        )
+    human_scores: list[np.ndarray] = []
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        seen = {part: members[domains[members] != name] for part, members in chosen.items()}
+        _check_parts(data.labels, seen)
+        network = new_network(config, hidden_size=hidden_size)
+        fit_pawn(network, data.part(seen["train"]), data.part(seen["validation"]), config, progress)
+        human = seen["calibration"][data.labels[seen["calibration"]] == 0]
+        calibration = Calibration(corpus_scores(network, data.corpus.subset(human.tolist())), {})
+        test = np.flatnonzero(domains == name)
+        scores = corpus_scores(network, data.corpus.subset(test.tolist()))
+        human_scores.append(scores[data.labels[test] == 0])
+        rows.append({"held_out": name} | figures(data.labels[test], scores, calibration))
+    return np.concatenate(human_scores), rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +218,7 @@ class TrainingRequest:
     batch_size: int
     crop_probability: float
     seed: int
+    calibration: str
     max_length: int
     device: str | None
 
@@ -248,14 +286,15 @@ def run_training(
         trained = train_pawn(
             data,
             config,
-            name=request.name or request.output.resolve().name,
-            backbone=backbone_record(extractor),
-            corpora=corpora_record(corpus),
+            DetectorFacts(
+                request.name or request.output.resolve().name, backbone_record(extractor), corpora_record(corpus)
+            ),
+            left_out_domains=request.calibration == "left-out-domains",
             progress=progress,
         )
     trained.save(request.output)
-    figures = "  ".join(f"{name} {value:.4g}" for name, value in trained.test.items())
-    say(f"Test part: {figures}\nSaved to {request.output}; score with --detector {request.output}")
+    test = "  ".join(f"{name} {value:.4g}" for name, value in trained.detector.card.training["test"].items())
+    say(f"Test part: {test}\nSaved to {request.output}; score with --detector {request.output}")
     return extraction.failed
 
 

@@ -54,6 +54,13 @@ def command() -> None:
     show_default=True,
     help="Same seed, same data: same detector.",
 )
+@click.option(
+    "--calibration",
+    type=click.Choice(["held-out", "left-out-domains"]),
+    default="held-out",
+    show_default=True,
+    help="Human scores behind p-values: of held-out texts, or of each domain by a network trained without it.",
+)
 @model_options
 @progress_option
 def pawn(inputs: tuple[str, ...], output: str, shown: bool | None, **settings: Any) -> int:

@@ -1,8 +1,10 @@
+import hashlib
 import json
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from detect.pawn import DetectorCard, PawnDetector
 from detect.pawn_network import Pawn
@@ -21,6 +23,8 @@ def make_detector(seed: int = 0, **arguments) -> PawnDetector:
         metric_std=torch.rand(METRICS) + 0.5,
         hidden_mean=torch.randn(HIDDEN),
         hidden_std=torch.rand(HIDDEN) + 0.5,
+        likelihood_mean=torch.randn(1),
+        likelihood_std=torch.rand(1) + 0.5,
     )
     card = DetectorCard(
         name="tiny", backbone={"weights_id": "abc"}, training={"seed": seed}, calibration="calibration.json"
@@ -85,7 +89,7 @@ def test_bfloat16_scores_are_near_the_float32_ones():
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"use_hidden": False}, {"likelihood_skip": True}])
+@pytest.mark.parametrize("arguments", [{}, {"use_hidden": False}, {"likelihood_weight": 0.7}])
 def test_saved_and_loaded_detector_gives_the_same_scores(tmp_path, arguments):
     detector, features = make_detector(**arguments), make_features()
     detector.save(tmp_path / "new" / "detector")
@@ -153,8 +157,8 @@ def test_a_missing_file_is_named(tmp_path, name):
             r"hidden_mean is \(7,\), the card's network needs \(8,\)",
         ),
         (
-            lambda card: card["network"].update(likelihood_skip=True),
-            r"skip.weight is missing, the card's network needs \(1, 6\)",
+            lambda card: card["network"].update(use_hidden=False),
+            r"gate_input.weight is missing, the card's network needs \(10, 7\)",
         ),
     ],
 )
@@ -166,9 +170,12 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path, change, message):
 
 
 def test_weights_that_the_network_lacks_are_named(tmp_path):
-    make_detector(likelihood_skip=True).save(tmp_path)
-    edit_card(tmp_path, lambda card: card["network"].update(likelihood_skip=False))
-    with pytest.raises(DetectorError, match=r"holds skip.bias, skip.weight, which the card's network lacks"):
+    make_detector().save(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(save({**load(weights.read_bytes()), "extra": torch.zeros(1)}))
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    edit_card(tmp_path, lambda card: card["weights"].update(sha256=sha256))
+    with pytest.raises(DetectorError, match="holds extra, which the card's network lacks"):
         PawnDetector.load(tmp_path)
 
 

@@ -26,6 +26,8 @@ def make_pawn(seed: int = 0, **arguments) -> Pawn:
         metric_std=torch.rand(METRICS, generator=generator) + 0.5,
         hidden_mean=torch.randn(HIDDEN, generator=generator),
         hidden_std=torch.rand(HIDDEN, generator=generator) + 0.5,
+        likelihood_mean=torch.randn(1, generator=generator),
+        likelihood_std=torch.rand(1, generator=generator) + 0.5,
     )
     return network
 
@@ -87,16 +89,15 @@ def naive_document(network: Pawn, hidden, metrics, scored) -> float:
         exps = {i: math.exp(logits[gate]) for i, logits in gate_logits.items()}
         pooled.append(sum(exps[i] / sum(exps.values()) * values[i][channel] for i in exps))
     logit = naive_mlp(state, "aggregate_nn.0", "aggregate_nn.1", pooled)[0]
-    if network.arguments["likelihood_skip"]:
-        means = [sum(m[i][k] for i in values) / len(values) for k in range(METRICS)]
-        logit += naive_linear(state["skip.weight"], state["skip.bias"], means)[0]
-    return logit
+    mean_log_prob = sum(metrics[i][0].item() for i in values) / len(values)
+    standardised = (mean_log_prob - state["likelihood_mean"][0]) / state["likelihood_std"][0]
+    return logit + network.arguments["likelihood_weight"] * standardised
 
 
 @pytest.mark.parametrize("use_hidden", [True, False])
-@pytest.mark.parametrize("likelihood_skip", [True, False])
-def test_forward_is_the_paper_computed_in_plain_loops(use_hidden, likelihood_skip):
-    network = make_pawn(use_hidden=use_hidden, likelihood_skip=likelihood_skip)
+@pytest.mark.parametrize("likelihood_weight", [0.0, 0.7])
+def test_forward_is_the_paper_computed_in_plain_loops(use_hidden, likelihood_weight):
+    network = make_pawn(use_hidden=use_hidden, likelihood_weight=likelihood_weight)
     hidden, metrics, mask = make_inputs()
     mask[0, 1] = False  # a position in the middle may be left out too
     expected = [naive_document(network, hidden[row], metrics[row], mask[row]) for row in range(BATCH)]
@@ -127,7 +128,7 @@ def test_each_gate_sums_to_one_over_the_scored_positions():
     assert (weights[inputs[2]] > 0).all()
 
 
-@pytest.mark.parametrize("arguments", [{}, {"use_hidden": False}, {"likelihood_skip": True}])
+@pytest.mark.parametrize("arguments", [{}, {"use_hidden": False}, {"likelihood_weight": 0.7}])
 def test_padding_never_moves_a_score(arguments):
     network = make_pawn(**arguments)
     hidden, metrics, mask = make_inputs(lengths=(5, 3))
@@ -222,13 +223,11 @@ def test_hidden_dropout_silences_a_channel_through_a_whole_document_and_keeps_th
     assert set(scale[:, 0].flatten().mul(3).round().tolist()) == {0.0, 4.0}  # 1 / (1 - 0.25) = 4 / 3
 
 
-def test_likelihood_skip_starts_at_zero():
-    torch.manual_seed(0)
-    plain = Pawn(hidden_size=HIDDEN, metric_count=METRICS, width=WIDTH, gates=GATES).double().eval()
-    skipping = Pawn(hidden_size=HIDDEN, metric_count=METRICS, width=WIDTH, gates=GATES, likelihood_skip=True).double()
-    missing, unexpected = skipping.load_state_dict(plain.state_dict(), strict=False)
-    assert (missing, unexpected) == (["skip.weight", "skip.bias"], [])
-    assert_close(skipping.eval()(*make_inputs()), plain(*make_inputs()), rtol=0, atol=0)
+def test_the_likelihood_is_left_out_in_training():
+    plain, weighted = (make_pawn(token_dropout=0.0, likelihood_weight=weight) for weight in (0.0, 0.7))
+    inputs = make_inputs()
+    assert_close(weighted.train()(*inputs), plain.train()(*inputs), rtol=0, atol=0)
+    assert (weighted.eval()(*inputs) - plain.eval()(*inputs)).abs().min() > 1e-3
 
 
 def test_standardisation_inside_the_network_is_standardisation_before_it():
@@ -242,12 +241,14 @@ def test_standardisation_inside_the_network_is_standardisation_before_it():
         metric_std=torch.ones(METRICS),
         hidden_mean=torch.zeros(HIDDEN),
         hidden_std=torch.ones(HIDDEN),
+        likelihood_mean=torch.zeros(1),
+        likelihood_std=torch.ones(1),
     )
     assert_close(network(hidden, metrics, mask), expected)
 
 
 def test_every_parameter_learns():
-    network = make_pawn(likelihood_skip=True).train()
+    network = make_pawn().train()
     network(*make_inputs(), torch.Generator().manual_seed(8)).sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad.isfinite().all(), name
@@ -301,6 +302,8 @@ def test_standardisation_that_cannot_be_is_refused(name, value, message):
         "metric_std": torch.ones(METRICS),
         "hidden_mean": torch.zeros(HIDDEN),
         "hidden_std": torch.ones(HIDDEN),
+        "likelihood_mean": torch.zeros(1),
+        "likelihood_std": torch.ones(1),
     }
     with pytest.raises(ValueError, match=message):
         make_pawn().set_standardisation(**{**values, name: value})
