@@ -16,6 +16,7 @@ class ProgressLine:
         self._shown = self._terminal if shown is None else shown
         self._start = time.monotonic()
         self._first: int | None = None
+        self._total = 0
         self._last = 0.0
         self._open = False
 
@@ -25,11 +26,10 @@ class ProgressLine:
         _print(message)
 
     def update(self, done: int, total: int, unit: str, detail: str = "") -> None:
-        """`done` of `total` units; time left follows from the pace since the first update."""
+        """`done` of `total` units; time left follows from the pace since the first update of this total."""
         now = time.monotonic()
-        if self._first is None:
-            self._first = done
-            self._start = now
+        if self._first is None or total != self._total or done < self._first:
+            self._first, self._total, self._start = done, total, now
         if not self._shown or (now - self._last < (0.1 if self._terminal else SECONDS_BETWEEN_LINES) and done < total):
             return
         self._last = now

@@ -227,6 +227,7 @@ def test_every_field_of_a_fingerprint_changes_its_digest() -> None:
         replace(base, dtype="float32"),
         replace(base, max_length=256),
         replace(base, metric_version=2),
+        replace(base, text_version=2),
     ]
     assert len({fingerprint.digest for fingerprint in [base, *others]}) == 1 + len(base.to_dict())
     assert base.digest == replace(base).digest
@@ -240,6 +241,7 @@ def test_a_fingerprint_names_what_was_loaded(backbone: Backbone, llama: Path) ->
         "dtype": "float32",
         "max_length": 128,
         "metric_version": 1,
+        "text_version": 1,
     }
     assert load(llama, torch.bfloat16).fingerprint(128).dtype == "bfloat16"
 
