@@ -151,14 +151,15 @@ def train_pawn(
     detector = PawnDetector(network, DetectorCard(name=facts.name, backbone=facts.backbone, training=record))
     detector.fit(data.part(chosen["train"]), data.part(chosen["validation"]), config, progress)
     human = chosen["calibration"][data.labels[chosen["calibration"]] == 0]
-    held_out = Calibration(corpus_scores(network, data.corpus.subset(human.tolist())), {})
-    test = data.part(chosen["test"])
-    detector.card.training["test"] = figures(test.labels, corpus_scores(network, test.corpus), held_out)
-    scores, texts = held_out.scores, "human texts of the calibration part of the split"
+    scores = corpus_scores(network, data.corpus.subset(human.tolist()))
+    texts = "human texts of the calibration part of the split"
     if left_out_domains:
         scores, rows = _left_out(data, config, chosen, facts.backbone["hidden_size"], progress)
         detector.card.training["left_out_domains"] = rows
         texts = "all human texts, each scored by a network trained by the same recipe without the text's domain"
+    test = data.part(chosen["test"])
+    test_scores = corpus_scores(network, test.corpus)
+    detector.card.training["test"] = figures(test.labels, test_scores, Calibration(scores, {}))
     provenance = {
         "detector": facts.name,
         "weights_sha256": detector.weights_sha256(),
@@ -176,7 +177,10 @@ def _left_out(
     hidden_size: int,
     progress: Progress,
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Scores of human texts by networks that never saw their domain, and the figures of each domain."""
+    """Scores of human texts by networks that never saw their domain, and the figures of each domain.
+
+    Its thresholds are those that the human scores of the other domains give: what a user of an unseen domain gets.
+    """
     domains = np.array([str(document.domain) for document in data.documents])
     names = sorted(set(domains))
     if len(names) < 3:
@@ -184,20 +188,22 @@ def _left_out(
             f"calibrating on left-out domains needs at least 3 domains in a column 'domain', got {names}; "
             "leave --calibration at held-out"
         )
-    human_scores: list[np.ndarray] = []
-    rows: list[dict[str, Any]] = []
+    scores: dict[str, np.ndarray] = {}
+    labels: dict[str, np.ndarray] = {}
     for name in names:
         seen = {part: members[domains[members] != name] for part, members in chosen.items()}
         _check_parts(data.labels, seen)
         network = new_network(config, hidden_size=hidden_size)
         fit_pawn(network, data.part(seen["train"]), data.part(seen["validation"]), config, progress)
-        human = seen["calibration"][data.labels[seen["calibration"]] == 0]
-        calibration = Calibration(corpus_scores(network, data.corpus.subset(human.tolist())), {})
         test = np.flatnonzero(domains == name)
-        scores = corpus_scores(network, data.corpus.subset(test.tolist()))
-        human_scores.append(scores[data.labels[test] == 0])
-        rows.append({"held_out": name} | figures(data.labels[test], scores, calibration))
-    return np.concatenate(human_scores), rows
+        scores[name] = corpus_scores(network, data.corpus.subset(test.tolist()))
+        labels[name] = data.labels[test]
+    human = {name: scores[name][labels[name] == 0] for name in names}
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        others = Calibration(np.concatenate([human[other] for other in names if other != name]), {})
+        rows.append({"held_out": name} | figures(labels[name], scores[name], others))
+    return np.concatenate(list(human.values())), rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +223,7 @@ class TrainingRequest:
     learning_rate: float
     batch_size: int
     crop_probability: float
+    likelihood_weight: float
     seed: int
     calibration: str
     max_length: int
@@ -246,6 +253,7 @@ class TrainingRequest:
                 learning_rate=self.learning_rate,
                 batch_size=self.batch_size,
                 crop_probability=self.crop_probability,
+                likelihood_weight=self.likelihood_weight,
                 seed=self.seed,
                 precision=training_precision(),
             )

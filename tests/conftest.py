@@ -32,9 +32,10 @@ def backbone_home() -> Path:
 
     It is fetched where it is not there yet. The project promises that this works, so a failure fails the test.
     """
-    from features.registry import DEFAULT, home, resolve
+    from detect.catalog import DEFAULT_BACKBONE
+    from features.registry import home, resolve
 
-    resolve(DEFAULT)
+    resolve(DEFAULT_BACKBONE)
     return home()
 
 

@@ -48,6 +48,13 @@ def command() -> None:
     help="Share of texts cut at random.",
 )
 @click.option(
+    "--likelihood-weight",
+    type=click.FloatRange(min=0),
+    default=0.5,
+    show_default=True,
+    help="How much of the standardised mean log-likelihood is added to the score; 0 is the paper.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     default=0,

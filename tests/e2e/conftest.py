@@ -19,7 +19,20 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     folder = tmp_path_factory.mktemp("toy")
     model = write_tiny_model(folder / "model")
     data = write_jsonl(folder / "train.jsonl", labelled_rows())
-    options = ["--data", data.name, "--backbone", model.name, "--cache", "cache", "-o", "toy-pawn", "--epochs", 2]
+    options = [
+        "--data",
+        data.name,
+        "--backbone",
+        model.name,
+        "--cache",
+        "cache",
+        "-o",
+        "toy-pawn",
+        "--epochs",
+        2,
+        "--likelihood-weight",
+        0,
+    ]
     result = finish(start(folder / "home", "train", "pawn", *options, cwd=folder))
     assert result.code == 0, result.err
     return Toy(model, data, folder / "cache", folder / "toy-pawn", result.err)
