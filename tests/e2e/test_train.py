@@ -19,7 +19,20 @@ from tests.e2e.runs import Toy, human_text, labelled_rows, shards, write_jsonl
 @pytest.fixture
 def train(toy: Toy, tmp_path: Path) -> tuple[object, ...]:
     """All but the data: the session's model and its cache, so that nothing is computed twice."""
-    return ("train", "pawn", "--backbone", toy.model, "--cache", toy.cache, "--epochs", 2, "-o", tmp_path / "out")
+    return (
+        "train",
+        "pawn",
+        "--backbone",
+        toy.model,
+        "--cache",
+        toy.cache,
+        "--epochs",
+        2,
+        "--likelihood-weight",
+        0,
+        "-o",
+        tmp_path / "out",
+    )
 
 
 def card(folder: Path) -> dict[str, Any]:
