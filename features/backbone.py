@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from features.attention import BLOCKED_CAUSAL, register
 from features.documents import TEXT_VERSION, canonical_text
 from features.errors import BackboneError
 from features.metrics import METRIC_VERSION
@@ -227,6 +228,9 @@ def _load_model(files: BackboneFiles, device: str, dtype: torch.dtype) -> nn.Mod
         )
     if model.get_output_embeddings() is None:
         raise BackboneError(f"{files.path} holds a {model.config.model_type} without a vocabulary projection")
+    if device == "cpu" and model.config._attn_implementation == "sdpa":  # others need what only they can do
+        register()
+        model.set_attn_implementation(BLOCKED_CAUSAL)
     return model.to(device)
 
 

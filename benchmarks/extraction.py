@@ -1,0 +1,173 @@
+"""How fast texts become features, against the machine's own limit and against a plain loop of transformers.
+
+    python -m benchmarks.extraction --data a.parquet --documents 100
+    python -m benchmarks.extraction --data a.parquet --detectzoo /path/to/its/python
+
+Everything is measured in one run, on the same texts, one variant after the other and all of them `--rounds` times;
+the best round of each is reported, since what disturbs a machine only ever makes it slower.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch.nn import functional
+
+from cache.store import FeatureStore
+from features.backbone import Backbone, native_dtype
+from features.documents import Document, Status, canonical_text
+from features.extractor import HEAD_ROWS, Extractor
+from features.metrics import next_token_metrics
+from features.registry import resolve
+from pipelines.corpora import Row
+from pipelines.extraction import extract_corpus
+from pipelines.progress import ProgressLine
+
+PADDED_BATCH = 32
+
+
+def main() -> None:
+    """Parse, measure, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="Parquet with a column text")
+    parser.add_argument("--documents", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--backbone", default="smollm2-135m")
+    parser.add_argument("--detectzoo", type=Path, help="python of an environment that has detectzoo")
+    arguments = parser.parse_args()
+    files = resolve(arguments.backbone, progress=ProgressLine().say)
+    frame = pl.read_parquet(arguments.data, columns=["text"]).unique(maintain_order=True)
+    texts = frame["text"].sample(arguments.documents, seed=0).to_list()
+    ours = Extractor(Backbone.load(files))
+    tokens = sum(len(encoding.token_ids) for encoding in ours.encode(texts))
+    print(f"{len(texts)} documents, {tokens:,} tokens, {torch.get_num_threads()} threads, {ours.backbone.dtype}")
+    variants: dict[str, Callable[[], object]] = {"pawn extract, to Parquet": lambda: to_parquet(ours, texts)}
+    for dtype in dict.fromkeys([native_dtype(str(ours.backbone.device)), torch.float32]):
+        loop = PlainLoop(files.path, dtype, ours.max_length)
+        variants[f"plain loop, one text at a time, {dtype}"] = lambda loop=loop: loop.each(texts)
+        variants[f"plain loop, batches of {PADDED_BATCH} in file order, {dtype}"] = lambda loop=loop: loop.padded(texts)
+    seconds = {name: float("inf") for name in variants}
+    limit = 0.0
+    for _ in range(arguments.rounds):
+        limit = max(limit, matmul_limit(ours))
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    rates = {"matrix products alone, at this model's shapes": limit}
+    rates |= {name: tokens / value for name, value in seconds.items()}
+    if arguments.detectzoo:
+        rates["detectzoo Fast-DetectGPT"] = tokens / detectzoo_seconds(arguments.detectzoo, files.path, texts)
+    print(table(rates))
+
+
+def matmul_limit(extractor: Extractor) -> float:
+    """Tokens a second if nothing but the model's own matrix products were done, each at its best speed."""
+    model, rows = extractor.backbone.model, 2048
+    shapes: dict[tuple[int, int], int] = {}
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            shape = (module.out_features, module.in_features)
+            shapes[shape] = shapes.get(shape, 0) + 1
+    head = tuple(model.get_output_embeddings().weight.shape)
+    total = 0.0
+    for (out, size), count in shapes.items():
+        count_rows = HEAD_ROWS if (out, size) == head else rows
+        x = torch.randn(count_rows, size, dtype=extractor.backbone.dtype, device=extractor.backbone.device)
+        w = torch.randn(out, size, dtype=extractor.backbone.dtype, device=extractor.backbone.device)
+        best = float("inf")
+        for _ in range(10):
+            start = time.perf_counter()
+            functional.linear(x, w)
+            if x.is_cuda:
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - start)
+        total += count * best / count_rows
+    return 1 / total
+
+
+def to_parquet(extractor: Extractor, texts: list[str]) -> None:
+    """What `pawn extract` does: tokenise, compute, write shards."""
+    rows = (Row(Document(id=str(i), text=text), Status.OK, {}) for i, text in enumerate(texts))
+    with tempfile.TemporaryDirectory() as folder:
+        extract_corpus(rows, extractor, FeatureStore(Path(folder), extractor.fingerprint))
+
+
+class PlainLoop:
+    """What one writes first: tokenizer, model, full logits, the same metrics; nothing is kept."""
+
+    def __init__(self, path: Path, dtype: torch.dtype, max_length: int) -> None:
+        import transformers
+
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(self.device).eval()
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        self.max_length = max_length
+
+    @torch.inference_mode()
+    def each(self, texts: list[str]) -> None:
+        """One text at a time."""
+        for text in texts:
+            self._metrics([canonical_text(text)])
+
+    @torch.inference_mode()
+    def padded(self, texts: list[str]) -> None:
+        """Batches in the order of the file, padded to their longest text."""
+        for start in range(0, len(texts), PADDED_BATCH):
+            self._metrics([canonical_text(text) for text in texts[start : start + PADDED_BATCH]])
+
+    def _metrics(self, texts: list[str]) -> None:
+        batch = self.tokenizer(
+            texts, return_tensors="pt", padding=len(texts) > 1, truncation=True, max_length=self.max_length
+        ).to(self.device)
+        output = self.model(**batch, output_hidden_states=True, use_cache=False)
+        targets = batch["input_ids"][:, 1:]
+        for logits, ids, mask in zip(output.logits[:, :-1], targets, batch["attention_mask"][:, 1:], strict=True):
+            next_token_metrics(logits[mask.bool()], ids[mask.bool()])
+
+
+DETECTZOO = """
+import json, sys, time
+from detectzoo import load_detector
+texts = json.load(open(sys.argv[2]))
+detector = load_detector("fast_detect_gpt", scoring_model=sys.argv[1], reference_model=sys.argv[1], device="cpu")
+detector.predict(texts[0])
+start = time.perf_counter()
+for text in texts:
+    detector.predict(text)
+print(time.perf_counter() - start)
+"""
+
+
+def detectzoo_seconds(python: Path, model: Path, texts: list[str]) -> float:
+    """Seconds that another program's Fast-DetectGPT takes for the same texts on the same model, loading left out."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(texts, file)
+        file.flush()
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+        command = [str(python), "-c", DETECTZOO, str(model), file.name]
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if found.returncode:
+        sys.exit(found.stderr)
+    return float(found.stdout.split()[-1])
+
+
+def table(rates: dict[str, float]) -> str:
+    """Markdown: tokens a second, and how many times as fast extraction is."""
+    ours = rates["pawn extract, to Parquet"]
+    lines = ["| what | tokens/s | extraction is |", "|---|---|---|"]
+    lines += [f"| {name} | {rate:,.0f} | {ours / rate:.2f} x |" for name, rate in rates.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
