@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.protocols import Fold, folds
+from cache.codecs import AUTO, codec_named
 from cache.loader import CachedCorpus
 from cache.store import FeatureStore
 from detect.calibration import Calibration
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scores", type=Path, help="folder for the scores of each fold, one Parquet file each")
     parser.add_argument("--backbone", default="smollm2-135m")
+    parser.add_argument("--codec", default=AUTO, help="form of the cached hidden states")
     parser.add_argument("--table", action="store_true", help="only print what the output holds")
     arguments = parser.parse_args()
     done = json.loads(arguments.output.read_text()) if arguments.output.is_file() else []
@@ -68,7 +70,7 @@ def main() -> None:
 def run(arguments: argparse.Namespace, done: list[dict[str, Any]]) -> None:
     """Every fold of every protocol that `done` lacks; each is added to it and written out."""
     line = ProgressLine()
-    data, corpora = load(arguments.data, arguments.cache, arguments.backbone, line)
+    data, corpora = load(arguments.data, arguments.cache, arguments.backbone, arguments.codec, line)
     zero_shot = {name: zero_shot_scores(data, name) for name in ZERO_SHOT}
     for protocol in arguments.protocols:
         for fold in folds(data.documents, corpora, protocol, arguments.seed):
@@ -92,10 +94,13 @@ def run(arguments: argparse.Namespace, done: list[dict[str, Any]]) -> None:
                 write_bytes(arguments.output, (json.dumps(done, indent=1) + "\n").encode())
 
 
-def load(files: Sequence[str], cache: Path, backbone: str, line: ProgressLine) -> tuple[TrainingData, list[str]]:
+def load(
+    files: Sequence[str], cache: Path, backbone: str, codec: str, line: ProgressLine
+) -> tuple[TrainingData, list[str]]:
     """Documents with features, each text once, and the corpus (file) that each is from."""
-    extractor = Extractor(Backbone.load(resolve(backbone, progress=line.say)))
-    store = FeatureStore(cache, extractor.fingerprint)
+    model = resolve(backbone, progress=line.say)
+    extractor = Extractor(Backbone.load(model))
+    store = FeatureStore(cache, extractor.fingerprint, codec_named(codec, model.weights_id))
     found: dict[str, tuple[Any, str]] = {}
     for file in files:
         with Corpus.open([file], CorpusOptions(labelled=True)) as corpus:

@@ -43,6 +43,7 @@ class CachedCorpus:
         if len(set(keys)) != len(keys):
             raise ValueError(f"expected distinct keys, got {len(keys) - len(set(keys))} repeated ones")
         self.keys = list(keys)
+        self.codec = store.codec
         self._groups: dict[tuple[Path, int], list[tuple[int, int]]] = {}
         for index, key in enumerate(self.keys):
             location = store.locate(key)
@@ -67,6 +68,7 @@ class CachedCorpus:
             raise IndexError(f"expected indices from 0 to {len(self) - 1}, got {wrong[0]}")
         part = CachedCorpus.__new__(CachedCorpus)
         part.keys = [self.keys[index] for index in indices]
+        part.codec = self.codec
         part._groups = {}
         for group, members in self._groups.items():
             kept = [(row, places[index]) for row, index in members if index in places]

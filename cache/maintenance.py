@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.codec import PLAIN_CODECS
+from cache.projection import BASIS_FILE, Projection, ProjectionFit
 from cache.schema import read_meta
-from cache.store import SHARDS, file_hash, open_shard, shards_in
+from cache.store import SHARDS, file_hash, folder_name, open_shard, read_row_groups, shards_in
 from features.backbone import fingerprint_digest
 from features.errors import CacheError, UsageError
 
@@ -28,7 +30,7 @@ class FolderInfo:
 
 @dataclass(frozen=True)
 class Damage:
-    """A shard that is not what was written."""
+    """A shard, or the codec beside it, that is not what was written."""
 
     shard: Path
     reason: str
@@ -81,6 +83,9 @@ def verify_folder(folder: Path) -> Iterator[Damage | Path]:
     Raises:
         CacheError: when the system does not let a shard be read, which says nothing of what is in it.
     """
+    basis = folder / BASIS_FILE
+    if basis.is_file() and (reason := _basis_damage(basis)):
+        yield Damage(basis, reason, 0)
     for shard in shards_in(folder):
         reason = _damage(shard)
         yield shard if reason is None else Damage(shard, reason, _documents(shard))
@@ -97,11 +102,20 @@ def _damage(shard: Path) -> str | None:
         return f"its bytes hash to {found}, its name says {shard.stem}"
     try:
         with open_shard(shard) as file:
-            fingerprint = read_meta(file.schema_arrow, str(shard))["fingerprint"]
+            meta = read_meta(file.schema_arrow, str(shard))
     except CacheError:
         return None  # of another version of this program: its bytes are as they were written
-    digest = fingerprint_digest(fingerprint)
-    return None if digest == shard.parent.name else f"it was moved here from folder {digest}"
+    folder = folder_name(fingerprint_digest(meta["fingerprint"]), meta["codec"])
+    return None if folder == shard.parent.name else f"it was moved here from folder {folder}"
+
+
+def _basis_damage(basis: Path) -> str | None:
+    """A codec's name holds a hash of its numbers, and its folder's name ends in that name."""
+    try:
+        name = Projection.load(basis).name
+    except CacheError as error:
+        return str(error)
+    return None if basis.parent.name.endswith(name) else f"it is codec {name}, which is not that of its folder"
 
 
 def _documents(shard: Path) -> int | None:
@@ -119,6 +133,29 @@ def _readable_fingerprint(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CacheError(f"{path} is damaged: {error}; nothing else is in {folder}: delete it") from error
     return content
+
+
+def fit_projection(folder: Path) -> Projection:
+    """The codec that fits the hidden states of a folder best.
+
+    Raises:
+        CacheError: when a shard is damaged.
+        UsageError: when the folder's states are projected already, too small or too few.
+    """
+    info = folder_info(folder)
+    if info.codec not in PLAIN_CODECS or info.hidden_size is None:
+        raise UsageError(f"{folder} holds no whole hidden states (codec {info.codec}); extract with --codec int8 first")
+    fit = ProjectionFit(info.hidden_size)
+    for shard in shards_in(folder):
+        with open_shard(shard) as file:
+            groups = range(file.num_row_groups)
+        for documents in read_row_groups(shard, groups):
+            for document in documents:
+                fit.add(document.hidden)
+    try:
+        return fit.projection()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def leftovers(folder: Path) -> list[Path]:

@@ -1,10 +1,12 @@
 """What a shard looks like: columns, types and the metadata that says whose features these are.
 
 One row is one document of n tokens. Everything but `hidden` reads as plain numbers; `hidden` is bytes of the
-codec named in the metadata. From plain Polars, for the `float16` codec:
+codec named in the metadata. From plain Polars, for the codec `float16`:
 
     row = polars.read_parquet(shard).row(0, named=True)
     numpy.frombuffer(row["hidden"], "<f2").reshape(row["n_tokens"], -1)     # (n, d)
+
+Those of the other codecs are laid out as their classes say, in `cache/codec.py` and `cache/projection.py`.
 """
 
 import json
@@ -12,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from cache.codec import CODECS, Codec
+from cache.codec import PLAIN_CODECS, Codec
+from cache.projection import PREFIX
 from features.backbone import Fingerprint
 from features.errors import CacheError
 from features.token_features import METRIC_NAMES
@@ -61,10 +64,14 @@ def read_meta(schema: pa.Schema, source: str) -> dict[str, Any]:
     meta: dict[str, Any] = json.loads(raw)
     if missing := {"format_version", "fingerprint", "codec", "hidden_size"} - meta.keys():
         raise ValueError(f"its metadata lacks {', '.join(sorted(missing))}")
-    for name, expected in (("format_version", [FORMAT_VERSION]), ("codec", sorted(CODECS))):
-        if meta[name] not in expected:
+    codec_known = meta["codec"] in PLAIN_CODECS or str(meta["codec"]).startswith(PREFIX)
+    for name, known, readable in (
+        ("format_version", meta["format_version"] == FORMAT_VERSION, str(FORMAT_VERSION)),
+        ("codec", codec_known, f"{', '.join(PLAIN_CODECS)} and {PREFIX}..."),
+    ):
+        if not known:
             raise CacheError(
-                f"{source} has {name} {meta[name]!r}, this program reads {', '.join(map(str, expected))}; "
+                f"{source} has {name} {meta[name]!r}, this program reads {readable}; "
                 f"extract into another folder or install the version that wrote it; {_VERIFY}"
             )
     if not schema.remove_metadata().equals(COLUMNS):

@@ -1,7 +1,8 @@
 """The feature store: a folder of immutable, content-named Parquet shards per fingerprint.
 
-    CACHE/<fingerprint digest>/fingerprint.json       for people; the shards carry it too
-    CACHE/<fingerprint digest>/<hash of the file>.parquet
+    CACHE/<fingerprint digest>-<codec>/fingerprint.json       for people; the shards carry it too
+    CACHE/<fingerprint digest>-<codec>/basis.safetensors      where the codec is a fitted one
+    CACHE/<fingerprint digest>-<codec>/<hash of the file>.parquet
 
 A shard is written under a temporary name, flushed and renamed: its presence is its commit. There is no
 index on disk; opening a store reads the key column of every shard.
@@ -11,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache.codec import Codec, codec_named
+from cache.codec import FLOAT16, Codec
+from cache.codecs import codec_in
+from cache.projection import BASIS_FILE, Projection
 from cache.schema import read_meta, shard_schema
 from features.backbone import Fingerprint
 from features.errors import CacheError
@@ -30,7 +33,7 @@ SHARDS = "[!.]*.parquet"
 """What committed shards are called; temporary files begin with a dot."""
 
 ROW_GROUP_DOCUMENTS = 16
-"""Documents in a row group, the unit of reading: about 5 MB at 256 tokens and 576 dimensions."""
+"""Documents in a row group, the unit of reading: about 5 MB of float16 states at 256 tokens and 576 dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +46,17 @@ class Location:
 
 
 class FeatureStore:
-    """All features of one fingerprint under one cache folder."""
+    """All features of one fingerprint and codec under one cache folder."""
 
-    def __init__(self, root: Path, fingerprint: Fingerprint, *, codec: str = "float16") -> None:
+    def __init__(self, root: Path, fingerprint: Fingerprint, codec: Codec = FLOAT16) -> None:
         """Open, and create at the first write; reads which keys are there.
 
         Raises:
             CacheError: when a shard is damaged or belongs to another fingerprint.
         """
-        self.folder = root / fingerprint.digest
+        self.folder = root / folder_name(fingerprint.digest, codec.name)
         self.fingerprint = fingerprint
-        self.codec: Codec = codec_named(codec)
+        self.codec = codec
         self._where: dict[str, Location] = {}
         for shard in shards_in(self.folder):
             self._index(shard)
@@ -132,16 +135,23 @@ class FeatureStore:
         return found
 
     def _create(self) -> None:
-        """Make the folder, and put the fingerprint where a person can read it."""
-        readable = self.folder / "fingerprint.json"
-        if not readable.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = self.folder / f".fingerprint-{os.getpid()}.tmp"
-            try:
-                temporary.write_text(json.dumps(self.fingerprint.to_dict(), indent=2) + "\n")
-                os.replace(temporary, readable)
-            finally:
-                temporary.unlink(missing_ok=True)
+        """Make the folder, put the fingerprint where a person can read it, and the codec where readers find it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(self.fingerprint.to_dict(), indent=2) + "\n"
+        self._place("fingerprint.json", lambda path: path.write_text(content))
+        if isinstance(self.codec, Projection):
+            self._place(BASIS_FILE, self.codec.save)
+
+    def _place(self, name: str, write: Callable[[Path], object]) -> None:
+        """Have a file written under a temporary name and renamed, unless it is there."""
+        if (self.folder / name).is_file():
+            return
+        temporary = self.folder / f".{name}-{os.getpid()}.tmp"
+        try:
+            write(temporary)
+            os.replace(temporary, self.folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _index(self, shard: Path) -> None:
         with open_shard(shard) as file:
@@ -155,6 +165,11 @@ class FeatureStore:
             keys = file.read(columns=["key", "n_tokens"])
         for row, (key, n_tokens) in enumerate(zip(keys["key"].to_pylist(), keys["n_tokens"].to_pylist(), strict=True)):
             self._where.setdefault(key, Location(shard, row, n_tokens))
+
+
+def folder_name(digest: str, codec: str) -> str:
+    """What the folder of a fingerprint's features in a codec is called."""
+    return f"{digest}-{codec}"
 
 
 def shards_in(folder: Path) -> list[Path]:
@@ -176,7 +191,7 @@ def read_row_groups(shard: Path, groups: Sequence[int]) -> Iterator[list[TokenFe
     """
     with open_shard(shard) as file:
         meta = read_meta(file.schema_arrow, str(shard))
-        codec, hidden_size = codec_named(meta["codec"]), int(meta["hidden_size"])
+        codec, hidden_size = codec_in(shard.parent, meta["codec"]), int(meta["hidden_size"])
         for group in groups:
             yield _from_table(file.read_row_group(group), codec, hidden_size)
 

@@ -5,6 +5,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from cache.codec import Codec
+from cache.codecs import codec_in
 from detect.calibration import PROVENANCE_FILE, Calibration
 from detect.pawn import PawnDetector
 from detect.protocol import CARD_FILE, Detector
@@ -25,6 +27,7 @@ class CalibratedDetector:
         calibration: turns them into p-values; None where nobody calibrated: scores without decisions.
         backbone: name of the language model whose features it reads.
         fingerprint: fields of the features that it was trained on; empty where any will do.
+        codec: form of the hidden states that it was trained on; None where any will do.
         identity: hashes that say exactly which detector this is, JSON-able.
     """
 
@@ -32,6 +35,7 @@ class CalibratedDetector:
     calibration: Calibration | None
     backbone: str
     fingerprint: dict[str, Any]
+    codec: Codec | None
     identity: dict[str, Any]
 
     def check_features(self, fingerprint: dict[str, Any]) -> None:
@@ -83,7 +87,9 @@ def load_detector(name: str = DEFAULT_DETECTOR) -> CalibratedDetector:
         DetectorError: when the folder holds no sound detector.
     """
     if name in ZERO_SHOT:
-        return CalibratedDetector(ZERO_SHOT[name](), None, DEFAULT_BACKBONE, {}, {"name": name, "kind": "zero-shot"})
+        return CalibratedDetector(
+            ZERO_SHOT[name](), None, DEFAULT_BACKBONE, {}, None, {"name": name, "kind": "zero-shot"}
+        )
     folder = PRETRAINED / name if (PRETRAINED / name / CARD_FILE).is_file() else Path(name)
     if not folder.is_dir():
         names = [entry.name for entry in catalog()]
@@ -100,6 +106,7 @@ def load_detector(name: str = DEFAULT_DETECTOR) -> CalibratedDetector:
         calibration=calibration,
         backbone=detector.card.backbone["name"],
         fingerprint=detector.card.backbone["fingerprint"],
+        codec=codec_in(folder, detector.card.backbone["codec"]),
         identity={
             "name": detector.name,
             "kind": "pawn",

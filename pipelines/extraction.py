@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from cache.codec import Codec
+from cache.codecs import as_stored
 from cache.store import FeatureStore
 from features.backbone import Encoding
 from features.documents import Document, Status, text_key
@@ -12,8 +14,7 @@ from features.token_features import TokenFeatures
 from pipelines.corpora import Row
 
 BLOCK_TOKENS = 32_768
-"""Tokens in a block, and so in a shard: 38 MB of float16 hidden states at 576 dimensions, and at most half a
-minute of work lost by a kill on two cores."""
+"""Tokens in a block, and so in a shard: at most 20 seconds of work lost by a kill on two cores."""
 
 BLOCK_ROWS = 1_024
 """Rows in a block of scoring, however little there is to compute for them."""
@@ -142,8 +143,13 @@ def blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield block
 
 
-def block_features(block: list[Item], extractor: Extractor, store: FeatureStore | None) -> dict[str, TokenFeatures]:
-    """Features of a block's scorable rows by key: read where the store has them, computed and kept where not."""
+def block_features(
+    block: list[Item], extractor: Extractor, store: FeatureStore | None, codec: Codec
+) -> dict[str, TokenFeatures]:
+    """Features of a block's scorable rows by key: read where the store has them, computed and kept where not.
+
+    All of them as `codec` gives them back, so that a score is the same with a cache and without.
+    """
     wanted = {item.key: item for item in block if item.key and item.status is Status.OK}
     missing = {
         key: item.encoding
@@ -151,7 +157,7 @@ def block_features(block: list[Item], extractor: Extractor, store: FeatureStore 
         if item.encoding is not None and (store is None or key not in store)
     }
     computed = extractor.extract(list(missing), list(missing.values())) if missing else []
-    found = {features.key: features for features in computed}
+    found = {features.key: as_stored(features, codec) for features in computed}
     if store is not None:
         if computed:
             store.write(computed)

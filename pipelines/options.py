@@ -54,6 +54,15 @@ model_options = _all(
     ),
 )
 
+codec_option = click.option(
+    "--codec",
+    default="auto",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="How hidden states are stored: float16, int8, int4, a file of 'pawn cache fit-codec', or auto: the smallest "
+    "that ships for the backbone, else int8.",
+)
+
 progress_option = click.option(
     "--progress/--no-progress", "shown", default=None, help="Progress on standard error.  [default: on a terminal]"
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from cache.codecs import AUTO, codec_named
 from cache.store import FeatureStore
 from detect.catalog import DEFAULT_DETECTOR, CalibratedDetector, load_detector
 from features.backbone import Backbone
@@ -59,7 +60,7 @@ class Scorer:
         extractor: Extractor,
         *,
         fpr: float | None = None,
-        store: FeatureStore | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         """Put loaded parts together.
 
@@ -71,7 +72,8 @@ class Scorer:
         self.fpr = check_fpr(detector, fpr)
         self.detector = detector
         self.extractor = extractor
-        self.store = store
+        self.codec = detector.codec or codec_named(AUTO, extractor.fingerprint.weights_id)
+        self.store = None if cache is None else FeatureStore(Path(cache), extractor.fingerprint, self.codec)
 
     @classmethod
     def load(
@@ -89,8 +91,7 @@ class Scorer:
         files = resolve(settings.backbone or detector.backbone, progress=progress)
         backbone = Backbone.load(files, device=settings.device)
         extractor = Extractor(backbone, max_length=settings.max_length)
-        store = None if settings.cache is None else FeatureStore(Path(settings.cache), extractor.fingerprint)
-        return cls(detector, extractor, fpr=settings.fpr, store=store)
+        return cls(detector, extractor, fpr=settings.fpr, cache=settings.cache)
 
     def score(self, texts: Sequence[str | None]) -> pl.DataFrame:
         """One row for each text, in order: id (its place), status, n_tokens, truncated, score, p_value, is_machine.
@@ -121,11 +122,12 @@ class Scorer:
             ),
             "backbone": self.extractor.backbone.name,
             "features": json.dumps(self.extractor.fingerprint.to_dict()),
+            "codec": self.codec.name,
             "version": version("pawn-detect"),
         }
 
     def _score_block(self, block: list[Item]) -> list[dict[str, Any]]:
-        features = block_features(block, self.extractor, self.store)
+        features = block_features(block, self.extractor, self.store, self.codec)
         judged: dict[str, dict[str, Any]] = {}
         if features:
             scores = self.detector.detector.score(list(features.values()))  # (distinct texts,)

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from cache.codec import Codec
+from cache.codecs import codec_named
 from cache.loader import CachedCorpus, LabelledCorpus
+from cache.projection import BASIS_FILE, Projection
 from cache.store import FeatureStore
 from detect.calibration import Calibration
 from detect.pawn import DetectorCard, PawnDetector
@@ -106,6 +109,7 @@ class TrainedDetector:
 
     detector: PawnDetector
     calibration: Calibration
+    codec: Codec
 
     def save(self, directory: Path) -> None:
         """Write everything that `pawn score --detector DIR` needs.
@@ -116,6 +120,8 @@ class TrainedDetector:
         with disk_errors(directory, "then train again: the features are kept in the cache"):
             self.detector.save(directory)
             self.calibration.save(directory)
+            if isinstance(self.codec, Projection):
+                self.codec.save(directory / BASIS_FILE)
 
 
 def train_pawn(
@@ -167,7 +173,7 @@ def train_pawn(
         "texts": texts,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return TrainedDetector(detector, Calibration(scores, provenance))
+    return TrainedDetector(detector, Calibration(scores, provenance), data.corpus.codec)
 
 
 def _left_out(
@@ -217,6 +223,7 @@ class TrainingRequest:
     id_column: str | None
     input_format: str | None
     cache: str | None
+    codec: str
     backbone: str
     name: str | None
     epochs: int
@@ -285,7 +292,8 @@ def run_training(
         total = corpus.count_rows()  # finds every bad label before anything slow
         files = resolve(request.backbone, progress=say)
         extractor = Extractor(Backbone.load(files, device=request.device), max_length=request.max_length)
-        store = FeatureStore(cache_directory(request.cache), extractor.fingerprint)
+        codec = codec_named(request.codec, files.weights_id)
+        store = FeatureStore(cache_directory(request.cache), extractor.fingerprint, codec)
         data, extraction = load_training_data(corpus, extractor, store, total, rows_line)
         say(
             f"{len(data.documents):,} texts to train on; {extraction.failed:,} rows cannot be used, {data.repeated:,} "
@@ -295,7 +303,7 @@ def run_training(
             data,
             config,
             DetectorFacts(
-                request.name or request.output.resolve().name, backbone_record(extractor), corpora_record(corpus)
+                request.name or request.output.resolve().name, backbone_record(extractor, codec), corpora_record(corpus)
             ),
             left_out_domains=request.calibration == "left-out-domains",
             progress=progress,
@@ -328,7 +336,7 @@ def corpora_record(data: Corpus) -> list[dict[str, Any]]:
     return [{"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in data.files]
 
 
-def backbone_record(extractor: Extractor) -> dict[str, Any]:
+def backbone_record(extractor: Extractor, codec: Codec) -> dict[str, Any]:
     """What a detector keeps of the language model that it was trained on."""
     name = extractor.backbone.name
     local = Path(name).expanduser()
@@ -336,6 +344,7 @@ def backbone_record(extractor: Extractor) -> dict[str, Any]:
         # A path is kept whole: the detector is used from other working directories.
         "name": str(local.resolve()) if local.exists() else name,
         "hidden_size": extractor.backbone.hidden_size,
+        "codec": codec.name,
         "fingerprint": extractor.fingerprint.to_dict(),
     }
 

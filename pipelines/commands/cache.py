@@ -89,6 +89,31 @@ def verify(directory: str | None, cache: str | None, delete_damaged: bool) -> in
     return 0
 
 
+@command.command("fit-codec")
+@cache_options
+@click.option("-o", "--output", required=True, metavar="FILE", help="Where the fitted codec goes (safetensors).")
+def fit_codec(directory: str | None, cache: str | None, output: str) -> None:
+    """Fit a small codec to the hidden states of a cache, for backbones that none ships for.
+
+    The cache must hold them whole: extract some thousands of texts like yours with --codec int8 first.
+
+    \b
+    Example:  pawn extract sample.parquet --backbone my/model --codec int8 --cache sample
+              pawn cache fit-codec sample -o my.codec
+              pawn extract corpus.parquet --backbone my/model --codec my.codec --cache cache
+    """
+    from cache.maintenance import fit_projection, folders_in
+    from features.errors import UsageError
+
+    folders = folders_in(_root(directory, cache))
+    if len(folders) > 1:
+        names = ", ".join(folder.name for folder in folders)
+        raise UsageError(f"the cache holds several kinds of features ({names}); give a cache of one kind")
+    fitted = fit_projection(folders[0])
+    fitted.save(Path(output))
+    click.echo(f"Saved {fitted.name} to {output}: {fitted.bytes_per_token} bytes a token", err=True)
+
+
 def _root(directory: str | None, cache: str | None) -> Path:
     from features.errors import UsageError
     from pipelines.options import cache_directory

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.options import input_options, model_options, progress_option
+from pipelines.options import codec_option, input_options, model_options, progress_option
 from pipelines.progress import clock
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--cache", default=None, metavar="DIR", help="Folder of the feature cache.  [default: under $PAWN_HOME]")
 @click.option("--backbone", default="smollm2-135m", show_default=True, help="Language model.")
+@codec_option
 @input_options
 @model_options
 @progress_option
@@ -22,6 +23,7 @@ def command(
     inputs: tuple[str, ...],
     cache: str | None,
     backbone: str,
+    codec: str,
     text_column: str,
     id_column: str | None,
     input_format: str | None,
@@ -41,6 +43,7 @@ def command(
     Example:  pawn extract corpus/*.parquet --cache cache
               pawn cache info --cache cache
     """
+    from cache.codecs import codec_named
     from cache.store import FeatureStore
     from features.backbone import Backbone
     from features.extractor import Extractor
@@ -54,8 +57,10 @@ def command(
     options = CorpusOptions(text_column=text_column, id_column=id_column, input_format=input_format)
     with Corpus.open(inputs, options) as corpus:
         total = corpus.count_rows()
-        extractor = Extractor(Backbone.load(resolve(backbone, progress=line.say), device=device), max_length=max_length)
-        store = FeatureStore(cache_directory(cache), extractor.fingerprint)
+        files = resolve(backbone, progress=line.say)
+        chosen = codec_named(codec, files.weights_id)
+        extractor = Extractor(Backbone.load(files, device=device), max_length=max_length)
+        store = FeatureStore(cache_directory(cache), extractor.fingerprint, chosen)
         progress = RowsLine(line)
         progress(0, total, 0)  # the clock starts here, not after the first block
         summary = extract_corpus(corpus.rows(), extractor, store, lambda rows, tokens: progress(rows, total, tokens))

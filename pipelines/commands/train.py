@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from pipelines.options import input_options, model_options, progress_option
+from pipelines.options import codec_option, input_options, model_options, progress_option
 
 
 @click.group()
@@ -30,6 +30,7 @@ def command() -> None:
 @input_options
 @click.option("--cache", default=None, metavar="DIR", help="Feature cache.  [default: under $PAWN_HOME]")
 @click.option("--backbone", default="smollm2-135m", show_default=True, help="Language model.")
+@codec_option
 @click.option("--name", default=None, help="What to call the detector.  [default: the output folder's name]")
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="At most this many.")
 @click.option(

@@ -46,11 +46,11 @@ def test_info_shows_a_line_for_each_folder(tmp_path: Path, store: FeatureStore, 
     assert headings.split()[:3] == ["fingerprint", "weights", "dtype"]
     cells = {line.split()[0]: line.split() for line in lines}
     tokens, size = sum(f.n_tokens for f in documents(27)), sum(p.stat().st_size for p in shards_in(store.folder))
-    assert cells[FINGERPRINT.digest] == [
-        *(FINGERPRINT.digest, "weights", "float32", "64", "float16", "27", str(tokens), "2"),
+    assert cells[f"{FINGERPRINT.digest}-float16"] == [
+        *(f"{FINGERPRINT.digest}-float16", "weights", "float32", "64", "float16", "27", str(tokens), "2"),
         *(f"{size / 1e6:.1f}", "MB", f"{size / tokens:,.0f}", "1"),
     ]
-    assert cells[other.digest][1:6] == ["0123456789ab", "float32", "2,048", "float16", "3"]
+    assert cells[f"{other.digest}-float16"][1:6] == ["0123456789ab", "float32", "2,048", "float16", "3"]
 
 
 def test_info_as_json_has_every_field(tmp_path: Path, store: FeatureStore, run: Run) -> None:
