@@ -113,9 +113,9 @@ def speed(source: Path, codec: Codec, shards: int = 4) -> dict[str, float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a line a codec."""
+    """Markdown: a line a codec; bytes are those of a token."""
     lines = [
-        "| codec | hidden bytes/token | all bytes/token | encode GB/s | decode GB/s | AUROC | TPR at 1% FPR | trainings |",
+        "| codec | hidden bytes | all bytes | encode GB/s | decode GB/s | AUROC | TPR at 1% FPR | trainings |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in (row for row in rows if "encode" in row):

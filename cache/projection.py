@@ -10,10 +10,10 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
+import torch
 from safetensors import SafetensorError
 
 from features.errors import CacheError
@@ -37,16 +37,11 @@ LEVELS = {bits: np.array([-x for x in reversed(half)] + half, np.float16) for bi
 
 _LARGEST = float(np.finfo(np.float16).max)
 _EDGES = {bits: (levels[1:].astype(np.float32) + levels[:-1]) / 2 for bits, levels in LEVELS.items()}
-_WORDS: dict[int, Any] = {4: np.uint32, 2: np.uint64, 1: np.complex128}
-"""Bits -> a type as large as the float16 of one byte: decoding is one table lookup a byte."""
-
 _TABLES = {
-    bits: np.ascontiguousarray(
-        levels[np.arange(256)[:, None] >> np.arange(0, 8, bits) & (1 << bits) - 1], dtype=np.float16
-    ).view(_WORDS[bits])[:, 0]
+    bits: levels[np.arange(256)[:, None] >> np.arange(0, 8, bits) & (1 << bits) - 1].astype(np.float32)
     for bits, levels in LEVELS.items()
 }
-
+"""Bits -> (256, 8 / bits): the coordinates that each byte stands for, so that decoding is one lookup a byte."""
 
 VARIANCE_FLOOR = 1e-6
 """A component that varies less than this is a constant: dividing by less would leave float16."""
@@ -107,15 +102,16 @@ class Projection:
         """N x `bytes_per_token` bytes -> (n, d) float16: the state of each token's coordinates, each of `LEVELS`."""
         self._check(hidden_size)
         rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, self.bytes_per_token)
-        coordinates = np.empty((len(rows), self.directions.shape[1]), np.float32)
-        start = byte = 0
+        coordinates, byte = [], 0
         for bits, count in self._allocation.items():
             block = rows[:, byte : byte + bits * count // 8]
-            coordinates[:, start : start + count] = _TABLES[bits].take(block).view(np.float16)
-            start, byte = start + count, byte + bits * count // 8
-        states = coordinates @ self._back
-        states += self.mean
-        return np.clip(states, -_LARGEST, _LARGEST, out=states).astype(np.float16)
+            coordinates.append(_TABLES[bits].take(block, axis=0).reshape(len(rows), count))
+            byte += bits * count // 8
+        joined = torch.from_numpy(np.concatenate(coordinates, axis=1))  # (n, r)
+        # By torch: it converts to float16 ten times as fast as numpy.
+        mean, back = self._back
+        states = torch.addmm(mean, joined, back).clamp_(-_LARGEST, _LARGEST)
+        return states.half().numpy()
 
     def save(self, path: Path) -> None:
         """Write the arrays as safetensors, which takes memory as it lies."""
@@ -142,10 +138,11 @@ class Projection:
         return allocation(len(self.mean))
 
     @cached_property
-    def _back(self) -> np.ndarray:
-        """(r, d): the orthogonal directions again, with the deviations that `directions` divided by."""
+    def _back(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean (d,), and the orthogonal directions with the deviations that `directions` divided by, (r, d)."""
         directions = self.directions.astype(np.float32)
-        return np.ascontiguousarray((directions / np.square(directions).sum(0)).T)
+        back = np.ascontiguousarray((directions / np.square(directions).sum(0)).T)
+        return torch.from_numpy(self.mean.astype(np.float32)), torch.from_numpy(back)
 
     def _check(self, hidden_size: int) -> None:
         """Raises CacheError for states of another size than it was fitted to."""
