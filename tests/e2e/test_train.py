@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,27 @@ def test_a_detector_is_named_after_its_folder(
     monkeypatch.chdir(tmp_path / "mine")
     assert pawn(*train[:-1], ".", "--data", toy.data).code == 0
     assert card(tmp_path / "mine")["name"] == "mine"
+
+
+def test_a_detector_takes_the_codec_it_was_trained_on_along(
+    toy: Toy, train: tuple[object, ...], tmp_path: Path, pawn: Pawn
+) -> None:
+    assert pawn("cache", "fit-codec", toy.cache, "-o", tmp_path / "my.codec").code == 0
+    moved = [tmp_path / "cache" if part == toy.cache else part for part in train]
+    assert pawn(*moved, "--data", toy.data, "--codec", tmp_path / "my.codec").code == 0
+    (folder,) = (tmp_path / "cache").iterdir()
+    codec = card(tmp_path / "out")["backbone"]["codec"]
+    assert folder.name.endswith(codec)
+    assert codec.startswith("pca")
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "my.codec").unlink()
+    command = ("score", toy.data, "--detector", tmp_path / "out", "--fpr", 0.5)
+    assert pawn(*command, "--cache", "none", "-o", tmp_path / "none.csv").code == 0
+    assert pawn(*command, "--cache", tmp_path / "again", "-o", tmp_path / "cached.csv").code == 0
+    assert (tmp_path / "none.csv").read_bytes() == (tmp_path / "cached.csv").read_bytes()
+    assert [path.name for path in (tmp_path / "again").iterdir()] == [folder.name]
+
+
+def test_a_codec_that_is_not_there_is_refused(toy: Toy, train: tuple[object, ...], pawn: Pawn) -> None:
+    result = pawn(*train, "--data", toy.data, "--codec", "int5")
+    assert (result.code, "no codec 'int5': expected one of auto, float16, int8, int4" in result.err) == (2, True)

@@ -1,4 +1,4 @@
-"""`pawn cache info` and `pawn cache verify` over made-up features."""
+"""`pawn cache info`, `verify` and `fit-codec` over made-up features."""
 
 import json
 import sys
@@ -6,9 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cache.codecs import as_stored
+from cache.projection import Projection, ProjectionFit
 from cache.store import FeatureStore, shards_in
+from features.token_features import TokenFeatures
 from pipelines.cli import main
 from tests.cache.feature_makers import FINGERPRINT, documents, filled, flip
 
@@ -142,3 +146,53 @@ def test_info_of_a_damaged_cache_fails_with_the_command_that_helps(
     assert (code, out) == (1, "")
     assert f"shard {shard} is damaged" in err
     assert f"run 'pawn cache verify {tmp_path / 'cache'} --delete-damaged'" in err
+
+
+def wide(count: int) -> list[TokenFeatures]:
+    """Documents whose hidden states are large enough for a fitted codec."""
+    rng = np.random.default_rng(4)
+    return [replace(f, hidden=rng.normal(size=(f.n_tokens, 40)).astype(np.float16)) for f in documents(count)]
+
+
+def test_a_fitted_codec_is_written_and_its_caches_are_read_without_it(tmp_path: Path, run: Run) -> None:
+    FeatureStore(tmp_path / "cache", FINGERPRINT).write(wide(100))
+    code, _, err = run("cache", "fit-codec", tmp_path / "cache", "-o", tmp_path / "my.codec")
+    assert code == 0
+    codec = Projection.load(tmp_path / "my.codec")
+    assert err == f"Saved {codec.name} to {tmp_path / 'my.codec'}: 8 bytes a token\n"
+    store = FeatureStore(tmp_path / "small", FINGERPRINT, codec)
+    store.write(wide(5))
+    (tmp_path / "my.codec").unlink()
+    found = store.read([f"{2:032x}"])[f"{2:032x}"]
+    assert np.array_equal(found.hidden, as_stored(wide(5)[2], codec).hidden)
+    assert json.loads(run("cache", "info", tmp_path / "small", "--json")[1])[0]["codec"] == codec.name
+
+
+def test_a_damaged_codec_is_found_deleted_and_written_again(tmp_path: Path, run: Run) -> None:
+    fit = ProjectionFit(40)
+    for document in wide(100):
+        fit.add(document.hidden)
+    store = FeatureStore(tmp_path / "cache", FINGERPRINT, fit.projection())
+    shard = store.write(wide(5))
+    flip(shard.with_name("basis.safetensors"), -3)
+    code, out, err = run("cache", "verify", tmp_path / "cache", "--delete-damaged")
+    assert code == 0
+    assert "basis.safetensors: it is codec pca8-" in out
+    assert "1 shards are sound, 1 damaged" in err
+    store.write(wide(7)[5:])
+    assert run("cache", "verify", tmp_path / "cache")[0] == 0
+
+
+def test_fitting_needs_whole_states_and_enough_of_them(tmp_path: Path, run: Run) -> None:
+    FeatureStore(tmp_path / "few", FINGERPRINT).write(wide(5))
+    assert "are too few to fit 40 dimensions" in run("cache", "fit-codec", tmp_path / "few", "-o", tmp_path / "x")[2]
+    fit = ProjectionFit(40)
+    for document in wide(100):
+        fit.add(document.hidden)
+    FeatureStore(tmp_path / "small", FINGERPRINT, fit.projection()).write(wide(5))
+    code, _, err = run("cache", "fit-codec", tmp_path / "small", "-o", tmp_path / "x")
+    assert (code, "holds no whole hidden states (codec pca8-" in err) == (2, True)
+    FeatureStore(tmp_path / "small", FINGERPRINT).write(wide(5))
+    code, _, err = run("cache", "fit-codec", tmp_path / "small", "-o", tmp_path / "x")
+    assert (code, "several kinds of features" in err) == (2, True)
+    assert not (tmp_path / "x").exists()
