@@ -54,6 +54,11 @@ class CachedCorpus:
         """How many documents."""
         return len(self.keys)
 
+    @property
+    def places(self) -> list[tuple[Path, int]]:
+        """The row groups (shard, number) that hold the documents, in the order that they lie on disk."""
+        return sorted(self._groups)
+
     def subset(self, indices: Sequence[int]) -> "CachedCorpus":
         """Some of the documents, renumbered from 0 in the order given.
 
@@ -78,7 +83,7 @@ class CachedCorpus:
 
     def documents(self) -> Iterator[tuple[int, TokenFeatures]]:
         """Every document once with its index, in the order that they lie on disk."""
-        for buffer in self._buffers(sorted(self._groups)):
+        for buffer in self._buffers(self.places):
             yield from buffer
             del buffer  # free before the reader begins with the one after the next
 
@@ -98,7 +103,7 @@ class CachedCorpus:
             token_budget: most padded tokens in a batch (a single longer document still goes).
             transform: applied to each document before lengths are compared, e.g. a random crop.
         """
-        order = sorted(self._groups)
+        order = self.places
         rng.shuffle(order)
         for buffer in self._buffers(order):
             changed = [(i, transform(f, rng) if transform else f) for i, f in buffer]

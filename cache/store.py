@@ -69,6 +69,10 @@ class FeatureStore:
         """How many distinct documents are there."""
         return len(self._where)
 
+    def keys(self) -> Iterable[str]:
+        """Every document's key, in the order of the shards."""
+        return self._where.keys()
+
     def locate(self, key: str) -> Location:
         """Where the features of a key lie.
 

@@ -1,0 +1,107 @@
+"""How fast PAWN trains from a warm cache, where the time goes, and whether memory grows with the cache.
+
+    python -m benchmarks.training --cache CACHE --extraction-rate TOKENS_PER_SECOND
+
+CACHE is one that `pawn extract` filled. Labels are drawn at random: they change nothing that is measured here.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from cache.codecs import codec_in
+from cache.loader import CachedCorpus, LabelledCorpus
+from cache.store import FeatureStore, read_row_groups
+from detect.pawn_network import collate
+from detect.pawn_scoring import corpus_scores
+from detect.training import TrainingConfig, crop_transform, fit_pawn, new_network
+from features.backbone import Fingerprint
+from pipelines.training import training_precision
+
+
+def main() -> None:
+    """Parse; each size in a process of its own, so that its peak of memory is its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True, help="one kind of features")
+    parser.add_argument("--documents", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--extraction-rate", type=float, help="tokens/s of benchmarks.extraction, for the ratios")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.cache, arguments.one)))
+        return
+    found = []
+    for count in arguments.documents:
+        command = [sys.executable, "-m", "benchmarks.training", "--cache", str(arguments.cache), "--one", str(count)]
+        found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    print(table(found, arguments.extraction_rate))
+
+
+def measure(cache: Path, count: int) -> dict[str, float]:
+    """One epoch over `count` documents: as it runs, and its stages one by one with nothing beside them."""
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    fingerprint = Fingerprint(**json.loads((folder / "fingerprint.json").read_text()))
+    store = FeatureStore(cache, fingerprint, codec_in(folder, folder.name.partition("-")[2]))
+    keys = sorted(store.keys())[:count]
+    corpus = CachedCorpus(store, keys)
+    labels = np.random.default_rng(0).integers(0, 2, len(keys))
+    tokens = sum(store.locate(key).n_tokens for key in keys)
+    config = TrainingConfig(epochs=1, precision=training_precision())
+    small = LabelledCorpus(corpus.subset(range(64)), labels[:64])
+    result: dict[str, float] = {"documents": len(keys), "tokens": tokens}
+
+    (_, first) = next(corpus.subset([0]).documents())
+    network = new_network(config, hidden_size=first.hidden.shape[1])
+    start = time.perf_counter()
+    fit_pawn(network, LabelledCorpus(corpus, labels), small, config)
+    result["epoch"] = time.perf_counter() - start
+    start = time.perf_counter()
+    corpus_scores(network, corpus, precision=config.precision)
+    result["scoring"] = time.perf_counter() - start
+    result["peak memory, MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result |= stages(corpus, config)
+    return result
+
+
+def stages(corpus: CachedCorpus, config: TrainingConfig) -> dict[str, float]:
+    """Seconds of reading with decoding, of the whole loader, and of the loader with collating."""
+    groups: dict[Path, list[int]] = {}
+    for shard, group in corpus.places:
+        groups.setdefault(shard, []).append(group)
+    start = time.perf_counter()
+    for shard, numbers in groups.items():
+        for _ in read_row_groups(shard, numbers):
+            pass
+    reading = time.perf_counter() - start
+    limits = {"batch_size": config.batch_size, "token_budget": config.token_budget}
+    start = time.perf_counter()
+    for batch in corpus.epoch(np.random.default_rng(0), **limits, transform=crop_transform(config)):
+        collate(batch.features)
+    return {"reading and decoding": reading, "reading, decoding and collating": time.perf_counter() - start}
+
+
+def table(found: list[dict[str, float]], extraction_rate: float | None) -> str:
+    """Markdown: a column a size."""
+
+    def line(name: str, values: list[float], digits: int = 0) -> str:
+        return f"| {name} | {' | '.join(f'{value:,.{digits}f}' for value in values)} |"
+
+    lines = [line("documents", [row["documents"] for row in found]), "|---|" + "---|" * len(found)]
+    for name in ("epoch", "scoring", "reading and decoding", "reading, decoding and collating"):
+        rates = [row["tokens"] / row[name] for row in found]
+        lines += [line(f"{name}, s", [row[name] for row in found], 1), line(f"{name}, tokens/s", rates)]
+        if extraction_rate and name in ("epoch", "scoring"):
+            lines.append(line(f"{name}, times extraction", [rate / extraction_rate for rate in rates]))
+    lines.append(line("documents/s in training", [row["documents"] / row["epoch"] for row in found]))
+    lines.append(line("peak memory, MB", [row["peak memory, MB"] for row in found]))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
