@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from cache.codec import Codec
+from cache.codec import FLOAT16, Codec
 from cache.codecs import codec_in
 from detect.calibration import PROVENANCE_FILE, Calibration
 from detect.pawn import PawnDetector
@@ -106,7 +106,7 @@ def load_detector(name: str = DEFAULT_DETECTOR) -> CalibratedDetector:
         calibration=calibration,
         backbone=detector.card.backbone["name"],
         fingerprint=detector.card.backbone["fingerprint"],
-        codec=codec_in(folder, detector.card.backbone["codec"]),
+        codec=codec_in(folder, detector.card.backbone.get("codec", FLOAT16.name)),  # none named: older than codecs
         identity={
             "name": detector.name,
             "kind": "pawn",

@@ -153,7 +153,7 @@ def test_the_model_is_given_each_opening_whole_with_its_padding_masked(backbone:
 
 def test_the_demo_scores_both_kinds_and_tells_of_each_stage(backbone: Backbone):
     detector = CalibratedDetector(
-        ZERO_SHOT["fast-detect-gpt"](), Calibration(np.linspace(-5, 5, 99), {}), "tiny", {}, {}
+        ZERO_SHOT["fast-detect-gpt"](), Calibration(np.linspace(-5, 5, 99), {}), "tiny", {}, None, {}
     )
     said: list[str] = []
     result = run_demo(Scorer(detector, Extractor(backbone), fpr=0.1), texts=2, seed=0, say=said.append)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import pipelines.extraction
+from cache.codec import FLOAT16
 from cache.maintenance import leftovers
 from cache.store import FeatureStore, shards_in
 from features.backbone import Backbone
@@ -252,7 +253,7 @@ def test_blocks_hold_every_row_once_in_order_and_end_at_their_limits(
 
 def test_a_block_has_the_features_of_its_scorable_rows(extractor: Extractor) -> None:
     [block] = blocks(prepare(rows([TEXTS[0], None, TEXTS[1], TEXTS[0]]), extractor, None))
-    found = block_features(block, extractor, None)
+    found = block_features(block, extractor, None, FLOAT16)
     assert set(found) == {text_key(TEXTS[0]), text_key(TEXTS[1])}
 
 
@@ -262,11 +263,11 @@ def test_a_block_is_read_from_the_store_where_it_is_there_and_kept_where_not(
     extract_corpus(rows(TEXTS[:2]), extractor, store)
     done = extractor.tokens_done
     [block] = blocks(prepare(rows(TEXTS[:3]), extractor, store))
-    found = block_features(block, extractor, store)
+    found = block_features(block, extractor, store, FLOAT16)
     new = len(extractor.encode(TEXTS[2:3])[0].token_ids)
     assert extractor.tokens_done - done == new
     assert set(found) == {text_key(text) for text in TEXTS[:3]}
     assert len(store) == 3
-    again = block_features(list(prepare(rows(TEXTS[:3]), extractor, store)), extractor, store)
+    again = block_features(list(prepare(rows(TEXTS[:3]), extractor, store)), extractor, store, FLOAT16)
     assert extractor.tokens_done - done == new
     assert all(same(again[key], found[key]) for key in found)
