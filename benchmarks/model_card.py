@@ -47,6 +47,7 @@ def render(detector: PawnDetector, calibration: Calibration, results: list[dict[
     return CARD.read_text().format(
         name=detector.name,
         backbone=detector.card.backbone["name"],
+        codec=detector.card.backbone["codec"],
         dtype=detector.card.backbone["fingerprint"]["dtype"],
         max_length=detector.card.backbone["fingerprint"]["max_length"],
         weights=detector.weights_sha256(),
