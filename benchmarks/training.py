@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def main() -> None:
     """Parse; each size in a process of its own, so that its peak of memory is its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True, help="one kind of features")
-    parser.add_argument("--documents", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--documents", type=int, nargs="+", default=[2000, 10_000])
     parser.add_argument("--extraction-rate", type=float, help="tokens/s of benchmarks.extraction, for the ratios")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -48,7 +49,7 @@ def measure(cache: Path, count: int) -> dict[str, float]:
     (folder,) = (path for path in cache.iterdir() if path.is_dir())
     fingerprint = Fingerprint(**json.loads((folder / "fingerprint.json").read_text()))
     store = FeatureStore(cache, fingerprint, codec_in(folder, folder.name.partition("-")[2]))
-    keys = sorted(store.keys())[:count]
+    keys = list(islice(store.keys(), count))
     corpus = CachedCorpus(store, keys)
     labels = np.random.default_rng(0).integers(0, 2, len(keys))
     tokens = sum(store.locate(key).n_tokens for key in keys)
