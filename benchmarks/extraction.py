@@ -21,7 +21,7 @@ import polars as pl
 import torch
 from torch.nn import functional
 
-from cache.codecs import AUTO, codec_named
+from cache.codec_catalog import AUTO, codec_named
 from cache.store import FeatureStore
 from features.backbone import Backbone, native_dtype
 from features.documents import Document, Status, canonical_text

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.protocols import Fold, folds
-from cache.codecs import AUTO, codec_named
+from cache.codec_catalog import AUTO, codec_named
 from cache.loader import CachedCorpus
 from cache.store import FeatureStore
 from detect.calibration import Calibration

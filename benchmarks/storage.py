@@ -19,9 +19,9 @@ import numpy as np
 
 from benchmarks.generalisation import RECIPES, judge, load, pawn_scores
 from benchmarks.protocols import folds
-from cache.codec import FLOAT16, Codec
-from cache.codecs import codec_named
-from cache.store import FeatureStore, open_shard, read_row_groups, shards_in
+from cache.codec import Codec
+from cache.codec_catalog import codec_named
+from cache.store import FeatureStore, open_shard, read_shard, shards_in
 from detect.protocol import write_bytes
 from features.backbone import Fingerprint
 from pipelines.progress import ProgressLine
@@ -71,10 +71,7 @@ def main() -> None:
 def transcode(source: Path, store: FeatureStore) -> None:
     """Write every document of a float16 folder into a store that lacks it, shard by shard."""
     for shard in shards_in(source):
-        with open_shard(shard) as file:
-            groups = range(file.num_row_groups)
-        documents = [document for group in read_row_groups(shard, groups) for document in group]
-        if missing := [document for document in documents if document.key not in store]:
+        if missing := [document for document in read_shard(shard) if document.key not in store]:
             store.write(missing)
 
 
@@ -92,12 +89,7 @@ def size(store: FeatureStore) -> dict[str, float]:
 
 def speed(source: Path, codec: Codec, shards: int = 4) -> dict[str, float]:
     """GB of float16 hidden states encoded and decoded in a second, best of three."""
-    hidden = []
-    for shard in islice(shards_in(source), shards):
-        with open_shard(shard) as file:
-            groups = range(file.num_row_groups)
-        hidden += [FLOAT16.decode(memoryview(FLOAT16.encode(document.hidden)), document.hidden.shape[1])
-                   for group in read_row_groups(shard, groups) for document in group]  # fmt: skip
+    hidden = [document.hidden for shard in islice(shards_in(source), shards) for document in read_shard(shard)]
     size = hidden[0].shape[1]
     gigabytes = sum(states.nbytes for states in hidden) / 1e9
     rates: dict[str, list[float]] = {"encode": [], "decode": []}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.codecs import codec_in
+from cache.codec_catalog import codec_in
 from cache.loader import CachedCorpus, LabelledCorpus
 from cache.store import FeatureStore, read_row_groups
 from detect.pawn_network import collate

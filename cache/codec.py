@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from features.extractor import HALF_MAX
+
 _HALF = np.dtype("<f2")
-_LARGEST = float(np.finfo(_HALF).max)
 
 
 class Codec(Protocol):
@@ -73,7 +74,7 @@ class ScaledIntegers:
             levels = rows[:, 2:].view(np.int8).astype(np.float32)
         else:
             levels = _NIBBLES[rows[:, 2:]].reshape(len(rows), 2 * columns)[:, :hidden_size]
-        return np.clip(levels * scale, -_LARGEST, _LARGEST).astype(_HALF)
+        return np.clip(levels * scale, -HALF_MAX, HALF_MAX).astype(_HALF)
 
 
 def _pack_nibbles(levels: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 from cache.codec import PLAIN_CODECS
 from cache.projection import BASIS_FILE, Projection, ProjectionFit
 from cache.schema import read_meta
-from cache.store import SHARDS, file_hash, folder_name, open_shard, read_row_groups, shards_in
+from cache.store import SHARDS, file_hash, folder_name, open_shard, read_shard, shards_in
 from features.backbone import fingerprint_digest
 from features.errors import CacheError, UsageError
 
@@ -147,11 +147,8 @@ def fit_projection(folder: Path) -> Projection:
         raise UsageError(f"{folder} holds no whole hidden states (codec {info.codec}); extract with --codec int8 first")
     fit = ProjectionFit(info.hidden_size)
     for shard in shards_in(folder):
-        with open_shard(shard) as file:
-            groups = range(file.num_row_groups)
-        for documents in read_row_groups(shard, groups):
-            for document in documents:
-                fit.add(document.hidden)
+        for document in read_shard(shard):
+            fit.add(document.hidden)
     try:
         return fit.projection()
     except ValueError as error:

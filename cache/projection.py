@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from features.errors import CacheError
+from features.extractor import HALF_MAX
 
 BASIS_FILE = "basis.safetensors"
 """What a fitted codec is called in the folder of a cache or of a detector."""
@@ -35,7 +36,6 @@ _HALVES = {
 LEVELS = {bits: np.array([-x for x in reversed(half)] + half, np.float16) for bits, half in _HALVES.items()}
 """Bits -> the levels of least squared error for a standard normal variable (Max 1960, table I)."""
 
-_LARGEST = float(np.finfo(np.float16).max)
 _EDGES = {bits: (levels[1:].astype(np.float32) + levels[:-1]) / 2 for bits, levels in LEVELS.items()}
 _TABLES = {
     bits: levels[np.arange(256)[:, None] >> np.arange(0, 8, bits) & (1 << bits) - 1].astype(np.float32)
@@ -110,13 +110,18 @@ class Projection:
         joined = torch.from_numpy(np.concatenate(coordinates, axis=1))  # (n, r)
         # By torch: it converts to float16 ten times as fast as numpy.
         mean, back = self._back
-        states = torch.addmm(mean, joined, back).clamp_(-_LARGEST, _LARGEST)
+        states = torch.addmm(mean, joined, back).clamp_(-HALF_MAX, HALF_MAX)
         return states.half().numpy()
 
     def save(self, path: Path) -> None:
-        """Write the arrays as safetensors, which takes memory as it lies."""
+        """Write the arrays as safetensors, which takes memory as it lies.
+
+        Raises:
+            OSError: when the disk refuses.
+        """
         arrays = {"mean": self.mean, "directions": self.directions}
-        safetensors.numpy.save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+        # Not its save_file: that makes files which only their owner reads, in caches that many may.
+        path.write_bytes(safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
 
     @classmethod
     def load(cls, path: Path) -> "Projection":

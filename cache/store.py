@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache.codec import FLOAT16, Codec
-from cache.codecs import codec_in
+from cache.codec_catalog import codec_in
 from cache.projection import BASIS_FILE, Projection
 from cache.schema import read_meta, shard_schema
 from features.backbone import Fingerprint
@@ -198,6 +198,18 @@ def read_row_groups(shard: Path, groups: Sequence[int]) -> Iterator[list[TokenFe
         codec, hidden_size = codec_in(shard.parent, meta["codec"]), int(meta["hidden_size"])
         for group in groups:
             yield _from_table(file.read_row_group(group), codec, hidden_size)
+
+
+def read_shard(shard: Path) -> Iterator[TokenFeatures]:
+    """Every document of a shard, a row group in memory at a time.
+
+    Raises:
+        CacheError: when the shard is damaged.
+    """
+    with open_shard(shard) as file:
+        groups = range(file.num_row_groups)
+    for documents in read_row_groups(shard, groups):
+        yield from documents
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.codec import FLOAT16, Codec
-from cache.codecs import codec_in
+from cache.codec_catalog import codec_in
 from detect.calibration import PROVENANCE_FILE, Calibration
 from detect.pawn import PawnDetector
 from detect.protocol import CARD_FILE, Detector

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cache.codec import Codec
-from cache.codecs import as_stored
+from cache.codec_catalog import as_stored
 from cache.store import FeatureStore
 from features.backbone import Encoding
 from features.documents import Document, Status, text_key

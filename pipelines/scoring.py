@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from cache.codecs import AUTO, codec_named
+from cache.codec_catalog import AUTO, codec_named
 from cache.store import FeatureStore
 from detect.catalog import DEFAULT_DETECTOR, CalibratedDetector, load_detector
 from features.backbone import Backbone

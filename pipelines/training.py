@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cache.codec import Codec
-from cache.codecs import codec_named
+from cache.codec_catalog import codec_named
 from cache.loader import CachedCorpus, LabelledCorpus
 from cache.projection import BASIS_FILE, Projection
 from cache.store import FeatureStore

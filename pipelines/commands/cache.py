@@ -104,13 +104,15 @@ def fit_codec(directory: str | None, cache: str | None, output: str) -> None:
     """
     from cache.maintenance import fit_projection, folders_in
     from features.errors import UsageError
+    from pipelines.parts import disk_errors
 
     folders = folders_in(_root(directory, cache))
     if len(folders) > 1:
         names = ", ".join(folder.name for folder in folders)
         raise UsageError(f"the cache holds several kinds of features ({names}); give a cache of one kind")
     fitted = fit_projection(folders[0])
-    fitted.save(Path(output))
+    with disk_errors(Path(output), "then repeat the command"):
+        fitted.save(Path(output))
     click.echo(f"Saved {fitted.name} to {output}: {fitted.bytes_per_token} bytes a token", err=True)
 
 

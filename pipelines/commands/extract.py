@@ -43,7 +43,7 @@ def command(
     Example:  pawn extract corpus/*.parquet --cache cache
               pawn cache info --cache cache
     """
-    from cache.codecs import codec_named
+    from cache.codec_catalog import codec_named
     from cache.store import FeatureStore
     from features.backbone import Backbone
     from features.extractor import Extractor

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cache.codec import FLOAT16, PLAIN_CODECS, Codec
-from cache.codecs import AUTO, BASES, as_stored, codec_in, codec_named
+from cache.codec_catalog import AUTO, BASES, as_stored, codec_in, codec_named
 from cache.projection import BASIS_FILE, LEVELS, Projection, ProjectionFit, allocation
 from features.errors import CacheError, UsageError
 from tests.cache.feature_makers import made_up

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.codecs import as_stored
+from cache.codec_catalog import as_stored
 from cache.projection import Projection, ProjectionFit
 from cache.store import FeatureStore, shards_in
 from features.token_features import TokenFeatures
@@ -161,11 +161,20 @@ def test_a_fitted_codec_is_written_and_its_caches_are_read_without_it(tmp_path: 
     codec = Projection.load(tmp_path / "my.codec")
     assert err == f"Saved {codec.name} to {tmp_path / 'my.codec'}: 8 bytes a token\n"
     store = FeatureStore(tmp_path / "small", FINGERPRINT, codec)
-    store.write(wide(5))
+    shard = store.write(wide(5))
+    modes = [(shard.parent / name).stat().st_mode for name in ("basis.safetensors", "fingerprint.json")]
+    assert modes[0] == modes[1]  # whoever reads the cache can read its codec
     (tmp_path / "my.codec").unlink()
     found = store.read([f"{2:032x}"])[f"{2:032x}"]
     assert np.array_equal(found.hidden, as_stored(wide(5)[2], codec).hidden)
     assert json.loads(run("cache", "info", tmp_path / "small", "--json")[1])[0]["codec"] == codec.name
+
+
+def test_a_codec_that_cannot_be_written_is_an_error_with_its_reason(tmp_path: Path, run: Run) -> None:
+    FeatureStore(tmp_path / "cache", FINGERPRINT).write(wide(100))
+    code, _, err = run("cache", "fit-codec", tmp_path / "cache", "-o", tmp_path / "none" / "x")
+    assert code == 1
+    assert f"cannot write {tmp_path / 'none' / 'x'}: No such file or directory" in err
 
 
 def test_a_damaged_codec_is_found_deleted_and_written_again(tmp_path: Path, run: Run) -> None:
