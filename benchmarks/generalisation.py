@@ -23,16 +23,17 @@ from cache.store import FeatureStore
 from detect.calibration import Calibration
 from detect.pawn_scoring import corpus_scores
 from detect.protocol import write_bytes
+from detect.trained import scores_of
 from detect.training import TrainingConfig, fit_pawn, new_network, training_precision
 from detect.zero_shot import ZERO_SHOT
 from features.backbone import Backbone
 from features.extractor import Extractor
 from features.registry import resolve
 from pipelines.corpora import Corpus, CorpusOptions
-from pipelines.evaluation import FPRS, figures
 from pipelines.progress import ProgressLine, RowsLine, TrainingLine
 from pipelines.protocols import Fold, folds
 from pipelines.training_data import TrainingData, load_training_data
+from pipelines.training_figures import FPRS, figures
 
 PROTOCOLS = ("in-domain", "corpus", "domain", "generator")
 RECIPES = {
@@ -114,11 +115,7 @@ def load(
 
 def zero_shot_scores(data: TrainingData, name: str) -> np.ndarray:
     """Scores of every document by a detector that learns nothing."""
-    detector = ZERO_SHOT[name]()
-    scores = np.full(len(data.documents), np.nan)
-    for index, features in data.corpus.documents():
-        scores[index] = detector.score([features])[0]
-    return scores
+    return scores_of(ZERO_SHOT[name](), data.corpus)
 
 
 def pawn_scores(data: TrainingData, fold: Fold, config: TrainingConfig, line: ProgressLine) -> np.ndarray:

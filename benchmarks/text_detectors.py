@@ -27,9 +27,9 @@ from detect.splits import split_groups
 from detect.tfidf import TfidfDetector
 from features.documents import Document, Status, text_key
 from pipelines.corpora import Corpus, CorpusOptions
-from pipelines.evaluation import figures
 from pipelines.fitting import SPLIT
 from pipelines.progress import ProgressLine, TrainingLine
+from pipelines.training_figures import figures
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 
 from cache.loader import LabelledCorpus
 from detect.pooled import POOLINGS, Pooling
-from detect.protocol import CARD_FILE, read_card, write_bytes, write_card
-from detect.tabular import balanced_weights, pooling_of, rows, tables
+from detect.protocol import CARD_FILE, read_card
+from detect.tabular import balanced_weights, pooling_of, rows, save_pooled, tables
 from detect.trained import DetectorCard, Progress, read_weights, sha256, silent
 from features.errors import DetectorError
 from features.token_features import TokenFeatures
@@ -175,11 +175,7 @@ class BoostedDetector:
 
     def save(self, directory: Path) -> None:
         """Write `model.txt` and, last, `detector.json` with its hash."""
-        content = self._content()
-        write_bytes(directory / MODEL_FILE, content)
-        reads = {"pooling": self.pooling.name, "columns": self.pooling.columns}
-        weights = {"file": MODEL_FILE, "sha256": sha256(content)}
-        write_card(directory, KIND, {**asdict(self.card), **reads, "weights": weights})
+        save_pooled(directory, KIND, self.card, self.pooling, MODEL_FILE, self._content())
 
     def weights_sha256(self) -> str:
         """Hash of `model.txt`."""

@@ -12,8 +12,8 @@ from safetensors.numpy import load, save
 from cache.loader import LabelledCorpus
 from detect.measures import auroc
 from detect.pooled import POOLINGS, Pooling
-from detect.protocol import CARD_FILE, read_card, write_bytes, write_card
-from detect.tabular import pooling_of, rows, tables
+from detect.protocol import CARD_FILE, read_card
+from detect.tabular import pooling_of, rows, save_pooled, tables
 from detect.trained import DetectorCard, Progress, read_weights, sha256, silent
 from features.errors import DetectorError
 from features.token_features import TokenFeatures
@@ -130,11 +130,7 @@ class LinearDetector:
 
     def save(self, directory: Path) -> None:
         """Write `model.safetensors` and, last, `detector.json` with its hash."""
-        content = self._content()
-        write_bytes(directory / WEIGHTS_FILE, content)
-        reads = {"pooling": self.pooling.name, "columns": self.pooling.columns}
-        hashed = {"file": WEIGHTS_FILE, "sha256": sha256(content)}
-        write_card(directory, KIND, {**asdict(self.card), **reads, "weights": hashed})
+        save_pooled(directory, KIND, self.card, self.pooling, WEIGHTS_FILE, self._content())
 
     def weights_sha256(self) -> str:
         """Hash of `model.safetensors`."""

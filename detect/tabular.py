@@ -1,6 +1,7 @@
 """What detectors on pooled features share: reading, checking, and the part of the card that says which features."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 
 from cache.loader import LabelledCorpus
 from detect.pooled import POOLINGS, Pooling, pool
-from detect.trained import DetectorCard, Progress
+from detect.protocol import write_bytes, write_card
+from detect.trained import DetectorCard, Progress, sha256
 from features.errors import DetectorError
 from features.token_features import TokenFeatures
 
@@ -39,6 +41,13 @@ def rows(features: Sequence[TokenFeatures], pooling: Pooling, card: DetectorCard
         if not len(document.metrics):
             raise ValueError(f"document {document.key} has no scored token; a text needs at least 2 tokens")
     return np.stack([pooling.vector(document) for document in features])
+
+
+def save_pooled(directory: Path, kind: str, card: DetectorCard, pooling: Pooling, file: str, content: bytes) -> None:
+    """Write what was learnt to `file` and, last, the card with its hash and the pooling that it reads."""
+    write_bytes(directory / file, content)
+    reads = {"pooling": pooling.name, "columns": pooling.columns}
+    write_card(directory, kind, {**asdict(card), **reads, "weights": {"file": file, "sha256": sha256(content)}})
 
 
 def pooling_of(record: Mapping[str, Any], source: Path) -> Pooling:

@@ -12,7 +12,7 @@ import numpy as np
 
 from detect.metric_columns import metric
 from detect.protocol import CARD_FILE, read_card
-from detect.zero_shot import ZeroShot
+from detect.zero_shot import ZeroShot, curvature
 from features.errors import DetectorError
 from features.token_features import CROSS_METRIC_NAMES, TokenFeatures
 
@@ -83,14 +83,8 @@ class FastDetectGPTTwo(TwoModels):
         Raises:
             ValueError: when no distribution of a document has any variance: features that no model gave.
         """
-        variance = cross(document, "cross_variance").sum()
-        if not variance > 0:
-            raise ValueError(
-                f"document {document.key} has a total log-probability variance of {variance}, expected above 0; "
-                "extract its features again"
-            )
         excess = metric(document, "log_prob").sum() + cross(document, "cross_entropy").sum()
-        return float(excess / np.sqrt(variance))
+        return curvature(document, excess, cross(document, "cross_variance").sum())
 
 
 TWO_MODELS: dict[str, type[TwoModels]] = {detector.name: detector for detector in (Binoculars, FastDetectGPTTwo)}

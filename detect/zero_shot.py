@@ -124,14 +124,8 @@ class FastDetectGPT(ZeroShot):
         Raises:
             ValueError: when no distribution of a document has any variance: features that no model gave.
         """
-        variance = metric(document, "log_prob_variance").sum()
-        if not variance > 0:
-            raise ValueError(
-                f"document {document.key} has a total log-probability variance of {variance}, expected above 0; "
-                "extract its features again"
-            )
         excess = metric(document, "log_prob").sum() + metric(document, "entropy").sum()
-        return float(excess / np.sqrt(variance))
+        return curvature(document, excess, metric(document, "log_prob_variance").sum())
 
 
 class Entropy(ZeroShot):
@@ -201,6 +195,20 @@ class Lastde(ZeroShot):
                 f"document {document.key} has {len(log_probs)} scored tokens, {Lastde.name} needs at least {SHORTEST}"
             )
         return lastde(log_probs)
+
+
+def curvature(document: TokenFeatures, excess: float, variance: float) -> float:
+    """How many standard deviations the log-probability of a document exceeds what the sampling model expects.
+
+    Raises:
+        ValueError: when there is no variance: features that no model gave.
+    """
+    if not variance > 0:
+        raise ValueError(
+            f"document {document.key} has a total log-probability variance of {variance}, expected above 0; "
+            "extract its features again"
+        )
+    return float(excess / np.sqrt(variance))
 
 
 ZERO_SHOT: dict[str, type[ZeroShot]] = {

@@ -18,10 +18,10 @@ from detect.trained import Progress, TrainableDetector, TrainableTextDetector
 from features.documents import Document
 from features.errors import InputError, UsageError
 from pipelines.corpora import CorpusOptions
-from pipelines.evaluation import figures
 from pipelines.parts import disk_errors
 from pipelines.tracked_models import EXAMPLE_TEXT
 from pipelines.tracking import Run
+from pipelines.training_figures import figures
 
 SPLIT = {"train": 0.7, "validation": 0.1, "calibration": 0.1, "test": 0.1}
 """Shares of the sources of a corpus: learnt from, early stopping, human scores for p-values, reported figures."""

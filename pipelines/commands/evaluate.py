@@ -80,8 +80,8 @@ def command(
         return _submission(raid, contact, output, cache, shown, options)
     from pathlib import Path
 
-    from pipelines.comparison import EvaluationRequest, run_evaluation
     from pipelines.corpora import CorpusOptions
+    from pipelines.evaluation import EvaluationRequest, run_evaluation
     from pipelines.progress import ProgressLine, RowsLine
     from pipelines.reports import print_means
     from pipelines.tracking import open_tracker

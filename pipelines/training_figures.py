@@ -1,0 +1,33 @@
+"""The few figures that a training reports of itself; those with intervals and slices are in `figures.py`."""
+
+import numpy as np
+
+from detect.calibration import Calibration
+from detect.measures import auroc, tpr_at_fpr
+
+FPRS = (0.01, 0.05)
+
+
+def figures(labels: np.ndarray, scores: np.ndarray, calibration: Calibration) -> dict[str, float]:
+    """How well scores rank, and what decisions at thresholds fixed elsewhere give.
+
+    Args:
+        labels: (n,) 0 human, 1 machine; both must be there.
+        scores: (n,) higher is more machine-like.
+        calibration: human scores of other texts than these.
+
+    Returns:
+        `human`, `machine` (counts), `auroc`, and for each rate x of FPRS: `tpr@x` (threshold that gives exactly x
+        here), `real fpr@x` and `real tpr@x` (threshold fixed at x on the calibration texts).
+    """
+    found: dict[str, float] = {
+        "human": int((labels == 0).sum()),
+        "machine": int((labels == 1).sum()),
+        "auroc": auroc(labels, scores),
+    }
+    p_values = calibration.p_values(scores)
+    for fpr in FPRS:
+        found[f"tpr@{fpr:.0%}"] = tpr_at_fpr(labels, scores, fpr)
+        found[f"real fpr@{fpr:.0%}"] = float((p_values[labels == 0] <= fpr).mean())
+        found[f"real tpr@{fpr:.0%}"] = float((p_values[labels == 1] <= fpr).mean())
+    return found
