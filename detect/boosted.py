@@ -10,7 +10,7 @@ import numpy as np
 from cache.loader import LabelledCorpus
 from detect.pooled import POOLINGS, Pooling
 from detect.protocol import CARD_FILE, read_card
-from detect.tabular import balanced_weights, pooling_of, rows, save_pooled, tables
+from detect.tabular import pooling_of, rows, save_pooled, table_of
 from detect.trained import DetectorCard, Progress, read_weights, sha256, silent
 from features.errors import DetectorError
 from features.token_features import TokenFeatures
@@ -32,10 +32,12 @@ class BoostingConfig:
         learning_rate: share of each tree that is added.
         leaves: of a tree at most.
         depth: of a tree at most; -1: no limit.
-        leaf_documents: fewest training documents in a leaf.
+        leaf_documents: fewest training rows in a leaf.
         column_share: share of the columns that a tree may look at.
-        row_share: share of the documents that a tree is grown on.
-        seed: of both choices.
+        row_share: share of the rows that a tree is grown on.
+        prefixes: random prefixes of each text to learn from and to choose by, beside the whole: texts that are judged
+            may be shorter than those learnt from.
+        seed: of all three choices.
         threads: fixed, since sums in another order are other sums.
 
     Raises:
@@ -50,6 +52,7 @@ class BoostingConfig:
     leaf_documents: int = 20
     column_share: float = 0.5
     row_share: float = 0.8
+    prefixes: int = 4
     seed: int = 0
     threads: int = 1
 
@@ -57,6 +60,8 @@ class BoostingConfig:
         for name in ("rounds", "patience", "leaf_documents", "threads"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"expected {name} of at least 1, got {value}")
+        if self.prefixes < 0:
+            raise ValueError(f"expected 0 prefixes or more, got {self.prefixes}")
         if self.leaves < 2:
             raise ValueError(f"expected at least 2 leaves, got {self.leaves}")
         for name in ("learning_rate", "column_share", "row_share"):
@@ -86,7 +91,7 @@ class BoostingConfig:
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "lightgbm": ("metrics", {}),
     # The paper grows 200 trees of depth 12 with XGBoost; LightGBM counts leaves, of which we allow 31.
-    "diveye": ("surprisal-diversity", {"rounds": 200, "depth": 12, "leaves": 31, "column_share": 1.0}),
+    "diveye": ("surprisal-diversity", {"rounds": 200, "depth": 12, "leaves": 31, "column_share": 1.0, "prefixes": 0}),
 }
 """The boosted detectors by name: the pooling that each reads, and what it sets otherwise in the recipe."""
 
@@ -133,11 +138,12 @@ class BoostedDetector:
         """Grow trees until the validation AUROC no longer rises, and keep those up to the best."""
         import lightgbm
 
-        learnt, judged = tables(train, validation, self.pooling, progress)
-        names = [column.replace(" ", "_") for column in self.pooling.columns]
-        data = lightgbm.Dataset(
-            learnt, train.labels, weight=balanced_weights(train.labels), feature_name=names or "auto"
+        learnt, judged = (
+            table_of(part, self.pooling, progress, prefixes=self.config.prefixes, seed=self.config.seed)
+            for part in (train, validation)
         )
+        names = [column.replace(" ", "_") for column in self.pooling.columns]
+        data = lightgbm.Dataset(learnt.vectors, learnt.labels, weight=learnt.weights, feature_name=names or "auto")
         rounds: list[float] = []
 
         def record(environment: Any) -> None:
@@ -149,7 +155,7 @@ class BoostedDetector:
             self.config.parameters(),
             data,
             num_boost_round=self.config.rounds,
-            valid_sets=[lightgbm.Dataset(judged, validation.labels, reference=data)],
+            valid_sets=[lightgbm.Dataset(judged.vectors, judged.labels, reference=data)],
             callbacks=[record, lightgbm.early_stopping(self.config.patience, verbose=False)],
         )
         best = trained.best_iteration or len(rounds)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,13 @@ SCORES_FILE = "calibration.safetensors"
 PROVENANCE_FILE = "calibration.json"
 
 
+BAND_STARTS = (0, 48, 96, 192)
+"""Tokens at which bands of length begin: a short text's score strays further, so it is judged among short texts."""
+
+SMALLEST_CELL = 100
+"""Human texts that a band or a domain in it must have to be judged by itself: 1% needs 99."""
+
+
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """What human texts score under one detector.
@@ -26,32 +33,86 @@ class Calibration:
     among them: for a human text exchangeable with the calibration set, P(p <= fpr) <= fpr at every size of
     the set (a conformal p-value).
 
-    `scores` are kept sorted, float64, read-only. `provenance` is JSON-able and says where they came from:
-    `corpora`, the detector's `weights_sha256`, when they were `created`.
+    Where lengths are known a text is compared with human texts of its band of length only, and where domains are known
+    with those of each domain by itself, the largest p-value being its own: human texts of the domain in which the
+    detector errs most are the ones that an unknown domain might be like (p-values by group: Mondrian conformal
+    prediction, Vovk et al. 2003). A band of fewer than `SMALLEST_CELL` texts is judged by the nearest with that many,
+    and where no band has them all texts are one band.
+
+    `provenance` is JSON-able and says where the scores came from: `corpora`, the detector's `weights_sha256`, when
+    they were `created`.
 
     Raises:
-        ValueError: when there is no score, or one is not a finite number.
+        ValueError: when there is no score, one is not a finite number, or the lengths of the arrays differ.
     """
 
-    scores: np.ndarray  # (n,) float64, ascending
+    scores: np.ndarray  # (n,) float64, ascending, read-only
     provenance: dict[str, Any]
+    domains: np.ndarray | None = None  # (n,) of str
+    n_tokens: np.ndarray | None = None  # (n,) int: how many tokens of each text were scored
+    _cells: list[list[np.ndarray]] = field(init=False, repr=False)  # of each band: ascending scores of each domain
 
     def __post_init__(self) -> None:
-        scores = np.sort(np.asarray(self.scores, dtype=np.float64))
+        scores = np.asarray(self.scores, dtype=np.float64)
         if scores.ndim != 1 or not len(scores):
             raise ValueError(f"a calibration needs at least 1 human score, got shape {scores.shape}")
         if bad := int((~np.isfinite(scores)).sum()):
             raise ValueError(f"{bad} of {len(scores)} calibration scores are not finite numbers")
-        scores.flags.writeable = False
-        object.__setattr__(self, "scores", scores)
+        order = np.argsort(scores, kind="stable")
+        for name, values in (("scores", scores), ("domains", self.domains), ("n_tokens", self.n_tokens)):
+            if values is None:
+                continue
+            if len(values) != len(scores):
+                raise ValueError(f"expected {name} of {len(scores)} texts, got {len(values)}")
+            ordered = np.asarray(values)[order]
+            ordered.flags.writeable = False
+            object.__setattr__(self, name, ordered)
+        object.__setattr__(self, "_cells", self._grouped())
+
+    def _grouped(self) -> list[list[np.ndarray]]:
+        own, bands = self._band(self.n_tokens), range(len(BAND_STARTS))
+        held = [band for band in bands if (own == band).sum() >= SMALLEST_CELL]
+        if not held:
+            return [self._of_domains(np.ones(len(own), dtype=bool))] * len(bands)
+        found = {band: self._of_domains(own == band) for band in held}
+        return [found[min(held, key=lambda other: abs(other - band))] for band in bands]
+
+    def _of_domains(self, chosen: np.ndarray) -> list[np.ndarray]:
+        """The chosen scores of each domain; small domains are one, which joins another where it is still small."""
+        scores = self.scores[chosen]
+        if self.domains is None:
+            return [scores]
+        domains = self.domains[chosen]
+        cells = sorted((scores[domains == name] for name in np.unique(domains)), key=len)
+        small = [cell for cell in cells if len(cell) < SMALLEST_CELL]
+        large = cells[len(small) :]
+        if not small:
+            return large
+        rest = np.sort(np.concatenate(small))
+        if large and len(rest) < SMALLEST_CELL:
+            return [np.sort(np.concatenate([rest, large[0]])), *large[1:]]
+        return [rest, *large]
+
+    def _band(self, n_tokens: np.ndarray | None) -> np.ndarray:
+        """The band of each length, (texts,); the first where lengths are unknown."""
+        lengths = np.zeros(len(self.scores), dtype=int) if n_tokens is None else n_tokens
+        return np.searchsorted(BAND_STARTS, lengths, side="right") - 1
 
     @property
     def smallest_fpr(self) -> float:
-        """1 / (n + 1): the p-value of a score above every human one. No smaller rate can be promised."""
-        return 1 / (len(self.scores) + 1)
+        """1 / (n + 1) of the smallest set of texts compared with: the p-value of a score above every human one."""
+        return 1 / (self._fewest + 1)
 
-    def p_values(self, scores: ArrayLike) -> np.ndarray:
-        """(1 + human scores at or above each score) / (n + 1): (docs,) to (docs,) float64.
+    @property
+    def _fewest(self) -> int:
+        return min(len(cell) for cells in self._cells for cell in cells)
+
+    def p_values(self, scores: ArrayLike, n_tokens: ArrayLike | None = None) -> np.ndarray:
+        """(1 + human scores at or above each score) / (n + 1), the largest of all domains: (docs,) to (docs,) float64.
+
+        Args:
+            scores: of texts, (docs,).
+            n_tokens: how many tokens of each were scored, (docs,); None: the largest p-value of all bands.
 
         Raises:
             ValueError: when a score is NaN.
@@ -59,21 +120,35 @@ class Calibration:
         values = np.asarray(scores, dtype=np.float64)
         if nan := int(np.isnan(values).sum()):
             raise ValueError(f"{nan} of {values.size} scores are NaN and have no p-value")
-        at_or_above = len(self.scores) - np.searchsorted(self.scores, values, side="left")
-        return self._p_value_of_count(at_or_above)
+        by_band = np.stack([np.max([_p_values(cell, values) for cell in cells], axis=0) for cells in self._cells])
+        if n_tokens is None:
+            return np.asarray(by_band.max(axis=0))
+        return np.asarray(by_band[self._band(np.asarray(n_tokens)), np.arange(len(values))])
 
     def threshold(self, fpr: float) -> float:
-        """Smallest score that is flagged at this rate: `score >= threshold` exactly when `p_value <= fpr`.
+        """Smallest score that is flagged at this rate at any length: the largest of `thresholds`.
+
+        Raises:
+            UsageError: when `fpr` is one that this calibration cannot promise.
+        """
+        return float(self.band_thresholds(fpr).max())
+
+    def thresholds(self, fpr: float, n_tokens: ArrayLike) -> np.ndarray:
+        """The threshold at each of some lengths, (docs,) to (docs,): `score >= threshold` just when `p_value <= fpr`.
+
+        Raises:
+            UsageError: when `fpr` is one that this calibration cannot promise.
+        """
+        return self.band_thresholds(fpr)[self._band(np.asarray(n_tokens))]
+
+    def band_thresholds(self, fpr: float) -> np.ndarray:
+        """The threshold of each band of `BAND_STARTS`: (bands,).
 
         Raises:
             UsageError: when `fpr` is one that this calibration cannot promise.
         """
         self.check_fpr(fpr)
-        count = len(self.scores)
-        # The quotients themselves are compared with fpr, as p_values gives them: no floor of a product.
-        p_values = self._p_value_of_count(np.arange(count + 1))
-        at_or_above = int(np.searchsorted(p_values, fpr, side="right")) - 1
-        return float(np.nextafter(self.scores[count - 1 - at_or_above], np.inf))
+        return np.array([max(_threshold(cell, fpr) for cell in cells) for cells in self._cells])
 
     def check_fpr(self, fpr: float) -> None:
         """Refuse a false-positive rate outside (0, 1) or finer than the calibration set resolves.
@@ -85,18 +160,26 @@ class Calibration:
             raise UsageError(f"expected a false-positive rate between 0 and 1, got {fpr}; try 0.01")
         if fpr < self.smallest_fpr:
             raise UsageError(
-                f"a false-positive rate of {fpr} cannot be promised from {len(self.scores)} human texts: the "
+                f"a false-positive rate of {fpr} cannot be promised from {self._fewest} human texts: the "
                 f"smallest is {self.smallest_fpr:.6g}; ask for that or calibrate on more human texts"
             )
 
     def save(self, directory: Path) -> None:
         """Write the scores and, last, their provenance with the scores' hash."""
-        content = save({"scores": self.scores})
+        arrays = {"scores": self.scores}
+        names: list[str] = []
+        if self.domains is not None:
+            found, arrays["domains"] = np.unique(self.domains, return_inverse=True)
+            names = found.tolist()
+        if self.n_tokens is not None:
+            arrays["n_tokens"] = self.n_tokens.astype(np.int32)
+        content = save(arrays)
         write_bytes(directory / SCORES_FILE, content)
         record = {
             "format_version": FORMAT_VERSION,
             "count": len(self.scores),
             "scores_sha256": hashlib.sha256(content).hexdigest(),
+            "domains": names,
             "provenance": self.provenance,
         }
         write_bytes(directory / PROVENANCE_FILE, (json.dumps(record, indent=2) + "\n").encode())
@@ -121,9 +204,21 @@ class Calibration:
                 f"{path} has SHA-256 {found}, its record says {record.get('scores_sha256')}; calibrate again"
             )
         try:
-            return cls(load(content)["scores"], record["provenance"])
-        except (SafetensorError, KeyError, ValueError) as error:
+            arrays = load(content)
+            domains = np.array(record["domains"])[arrays["domains"]] if "domains" in arrays else None
+            return cls(arrays["scores"], record["provenance"], domains, arrays.get("n_tokens"))
+        except (SafetensorError, KeyError, IndexError, ValueError) as error:
             raise DetectorError(f"{path} holds no calibration ({error}); calibrate again") from error
 
-    def _p_value_of_count(self, at_or_above: np.ndarray) -> np.ndarray:
-        return (1 + at_or_above) / (len(self.scores) + 1)
+
+def _p_values(human: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """p-values of scores, (docs,), among ascending human ones."""
+    return (1 + len(human) - np.searchsorted(human, values, side="left")) / (len(human) + 1)
+
+
+def _threshold(human: np.ndarray, fpr: float) -> float:
+    """The smallest score whose p-value among ascending human ones is at most the rate."""
+    # The quotients themselves are compared with fpr, as _p_values gives them: no floor of a product.
+    quotients = (1 + np.arange(len(human) + 1)) / (len(human) + 1)
+    at_or_above = int(np.searchsorted(quotients, fpr, side="right")) - 1
+    return float(np.nextafter(human[len(human) - 1 - at_or_above], np.inf))

@@ -100,6 +100,14 @@ ENTRIES = (
         "gltr-buckets", "linear", METRICS, GLTR, "logistic regression on the shares of four rank buckets", True
     ),
     CatalogEntry("logistic", "linear", HIDDEN, "textbook", "logistic regression on mean hidden states", True),
+    CatalogEntry(
+        "pawn-ensemble",
+        "ensemble",
+        STATES,
+        PAWN,
+        "PAWN, lightgbm and logistic, each counting the same: our recipe for texts unlike those trained on",
+        True,
+    ),
     CatalogEntry("ensemble", "ensemble", "what its members read", "Wolpert 1992", "stacking of any of the above", True),
     CatalogEntry(
         "tfidf", "tfidf", TEXT, "Solaiman et al. 2019, 1908.09203", "logistic regression on words and characters", True
@@ -343,17 +351,16 @@ def _boosted(name: str, seed: int, settings: Mapping[str, Any]) -> "Callable[[De
 
 
 def _linear(name: str, seed: int, settings: Mapping[str, Any]) -> "Callable[[DetectorCard], TrainableDetector]":
-    """Nothing is random here, so the seed changes nothing."""
-    from detect.linear import LinearConfig, LinearDetector
+    from detect.linear import LinearDetector, recipe
 
-    config = LinearConfig(**settings)
+    config = recipe(name, seed=seed, **settings)
     return lambda card: LinearDetector.new(card, name, config)
 
 
 def _ensemble(name: str, seed: int, settings: Mapping[str, Any]) -> "Callable[[DetectorCard], TrainableDetector]":
-    from detect.ensemble import EnsembleConfig, EnsembleDetector
+    from detect.ensemble import EnsembleDetector, recipe
 
-    config = EnsembleConfig(seed=seed, **settings)
+    config = recipe(name, seed=seed, **settings)
     for member in config.members:
         if member not in untrained_names():
             maker(member, seed=seed, **config.recipes.get(member, {}))  # refused now, not when the first is fitted

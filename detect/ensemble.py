@@ -36,6 +36,7 @@ from features.token_features import TokenFeatures
 
 KIND = "ensemble"
 WEIGHTS_FILE = "model.safetensors"
+WEIGHTINGS = ("fitted", "equal")
 MEMBERS_FOLDER = "members"
 MEMBER_FOLDER = re.compile(r"[0-9]+-[a-z0-9-]+")
 """What a member's folder may be called: nothing that leads out of the ensemble's."""
@@ -47,27 +48,64 @@ class EnsembleConfig:
 
     Attributes:
         members: names of the catalog, at least two, each once, no ensemble among them.
+        weighting: "fitted" weighs members by a logistic regression on the validation part. "equal" lets all
+            standardised scores count the same and fits only the scale of their sum: on texts like those trained on,
+            the member that knows them best would get nearly all the weight, and it need not be the one that knows
+            others.
         recipes: settings of members' own recipes, by name.
         inverse_penalty: scikit-learn's C, the inverse of the L2 penalty on the weights.
         seed: of every member.
 
     Raises:
-        ValueError: when there are too few members, one twice, an ensemble, or a recipe of none of them.
+        ValueError: when there are too few members, one twice, an ensemble, a recipe of none of them, or no such
+            weighting.
     """
 
     members: tuple[str, ...]
+    weighting: str = "fitted"
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inverse_penalty: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "members", tuple(self.members))  # JSON has lists
-        if len(self.members) < 2 or len(set(self.members)) < len(self.members) or KIND in self.members:
+        if len(self.members) < 2 or len(set(self.members)) < len(self.members) or RECIPES.keys() & set(self.members):
             raise ValueError(f"expected at least 2 distinct members, no ensemble among them, got {list(self.members)}")
         if unknown := sorted(set(self.recipes) - set(self.members)):
             raise ValueError(f"got recipes of {', '.join(unknown)}, expected only of {', '.join(self.members)}")
+        if self.weighting not in WEIGHTINGS:
+            raise ValueError(f"expected weighting to be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}")
         if not self.inverse_penalty > 0:
             raise ValueError(f"expected an inverse penalty above 0, got {self.inverse_penalty}")
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "ensemble": {},
+    "pawn-ensemble": {
+        "members": ("pawn", "lightgbm", "logistic"),
+        "weighting": "equal",
+        "recipes": {
+            # Log-likelihood is what the trees read best; a second helping of it costs where it points the wrong way.
+            "pawn": {"epochs": 4, "likelihood_weight": 0.0},
+            # The penalty that is best on texts like those trained on is weaker than the one that is best on others.
+            "logistic": {"inverse_penalties": (3e-3,)},
+        },
+    },
+}
+"""The ensembles by name: what each settles in the recipe; of `recipes`, what a caller gives of a member goes first."""
+
+
+def recipe(name: str, *, seed: int = 0, **settings: Any) -> EnsembleConfig:
+    """The recipe of one of `RECIPES`, with other settings of `EnsembleConfig` as given.
+
+    Raises:
+        ValueError: when a setting cannot be, or is one that the name has settled.
+    """
+    own = dict(RECIPES[name])
+    recipes = {**own.pop("recipes", {}), **settings.pop("recipes", {})}
+    if settled := sorted(own.keys() & settings.keys()):
+        raise ValueError(f"{name} settles {', '.join(settled)}; train 'ensemble' to choose")
+    return EnsembleConfig(seed=seed, recipes=recipes, **own, **settings)
 
 
 class EnsembleDetector:
@@ -116,7 +154,8 @@ class EnsembleDetector:
             else:
                 member.fit(train, validation)
         table = np.stack([scores_of(member, validation.corpus) for member in self.members], axis=-1)
-        self._weights = fit_weights(table, validation.labels, self.config.inverse_penalty)
+        fit = fit_weights if self.config.weighting == "fitted" else fit_scale
+        self._weights = fit(table, validation.labels, self.config.inverse_penalty)
         value = auroc(validation.labels, self._weights.log_odds(table))
         progress("fitted", {"validation_auroc": value})
         course = {
@@ -219,6 +258,15 @@ def fit_weights(table: np.ndarray, labels: np.ndarray, inverse_penalty: float) -
         options={"ftol": 1e-14, "gtol": 1e-8, "maxiter": 10_000},
     )
     return Weights(mean, scale, found.x[:-1].copy(), found.x[-1:].copy())
+
+
+def fit_scale(table: np.ndarray, labels: np.ndarray, inverse_penalty: float) -> Weights:
+    """`fit_weights` with one coefficient for all standardised columns: that of their sum."""
+    mean, scale = table.mean(0), table.std(0)
+    scale[scale == 0] = 1.0
+    total = ((table - mean) / scale).sum(1, keepdims=True)  # (n_docs, 1), of mean 0
+    fitted = fit_weights(total, labels, inverse_penalty)
+    return Weights(mean, scale, np.repeat(fitted.coefficients / fitted.scale, table.shape[1]), fitted.intercept)
 
 
 def _new_member(name: str, config: EnsembleConfig, card: DetectorCard) -> Detector:

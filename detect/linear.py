@@ -13,7 +13,7 @@ from cache.loader import LabelledCorpus
 from detect.measures import auroc
 from detect.pooled import POOLINGS, Pooling
 from detect.protocol import CARD_FILE, read_card
-from detect.tabular import pooling_of, rows, save_pooled, tables
+from detect.tabular import Table, pooling_of, rows, save_pooled, table_of
 from detect.trained import DetectorCard, Progress, read_weights, sha256, silent
 from features.errors import DetectorError
 from features.token_features import TokenFeatures
@@ -21,8 +21,11 @@ from features.token_features import TokenFeatures
 KIND = "linear"
 WEIGHTS_FILE = "model.safetensors"
 
-RECIPES = {"gltr-buckets": "rank-buckets", "logistic": "mean-hidden"}
-"""The linear detectors by name, and the pooling that each reads."""
+RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gltr-buckets": ("rank-buckets", {"prefixes": 0}),
+    "logistic": ("mean-hidden", {}),
+}
+"""The linear detectors by name: the pooling that each reads, and what it sets otherwise in the recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +36,30 @@ class LinearConfig:
         inverse_penalties: scikit-learn's C, the inverse of the L2 penalty; the one with the best validation AUROC is
             taken, the smallest of equals.
         iterations: of the solver at most.
+        prefixes: random prefixes of each text to learn from and to choose by, beside the whole: texts that are judged
+            may be shorter than those learnt from.
+        seed: of the prefixes.
 
     Raises:
-        ValueError: when there is no penalty to try, or one is not above 0.
+        ValueError: when there is no penalty to try, one is not above 0, or the prefixes are less than 0.
     """
 
     inverse_penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     iterations: int = 5000
+    prefixes: int = 4
+    seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inverse_penalties", tuple(self.inverse_penalties))  # JSON has lists
         if not self.inverse_penalties or min(self.inverse_penalties) <= 0:
             raise ValueError(f"expected inverse penalties above 0, got {self.inverse_penalties}")
+        if self.prefixes < 0:
+            raise ValueError(f"expected 0 prefixes or more, got {self.prefixes}")
+
+
+def recipe(name: str, *, seed: int = 0, **settings: Any) -> LinearConfig:
+    """The recipe of one of `RECIPES`, with other settings of `LinearConfig` as given."""
+    return LinearConfig(**{"seed": seed, **RECIPES[name][1], **settings})
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +99,7 @@ class LinearDetector:
     @classmethod
     def new(cls, card: DetectorCard, name: str, config: LinearConfig) -> Self:
         """An unfitted detector on the pooling of one of `RECIPES`."""
-        return cls(card, POOLINGS[RECIPES[name]], config)
+        return cls(card, POOLINGS[RECIPES[name][0]], config)
 
     @property
     def name(self) -> str:
@@ -98,14 +113,19 @@ class LinearDetector:
 
     def fit(self, train: LabelledCorpus, validation: LabelledCorpus, progress: Progress = silent) -> Self:
         """Fit with each penalty, and keep the fit with the best validation AUROC."""
-        learnt, judged = tables(train, validation, self.pooling, progress)
-        mean, scale = learnt.mean(0), learnt.std(0)
+        learnt, judged = (
+            table_of(part, self.pooling, progress, prefixes=self.config.prefixes, seed=self.config.seed)
+            for part in (train, validation)
+        )
+        mean, scale = learnt.vectors.mean(0), learnt.vectors.std(0)
         scale[scale == 0] = 1.0  # a constant column stays where it is
         found: dict[float, float] = {}
         for inverse_penalty in sorted(self.config.inverse_penalties):
-            fitted = _fit((learnt - mean) / scale, train.labels, inverse_penalty, self.config.iterations)
+            fitted = _fit(
+                replace(learnt, vectors=(learnt.vectors - mean) / scale), inverse_penalty, self.config.iterations
+            )
             weights = Weights(mean, scale, *fitted)
-            value = auroc(validation.labels, weights.log_odds(judged))
+            value = auroc(judged.labels, weights.log_odds(judged.vectors))
             if value > max(found.values(), default=-1.0):
                 self._weights, best = weights, inverse_penalty
             found[inverse_penalty] = value
@@ -164,12 +184,13 @@ class LinearDetector:
         return save(vars(self._fitted()))
 
 
-def _fit(table: np.ndarray, labels: np.ndarray, inverse_penalty: float, iterations: int) -> tuple[Any, Any]:
-    """Coefficients (columns,) and intercept (1,) of a logistic regression in which both classes weigh the same."""
+def _fit(table: Table, inverse_penalty: float, iterations: int) -> tuple[Any, Any]:
+    """Coefficients (columns,) and intercept (1,); a document counts as one, however many rows it has."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=inverse_penalty, class_weight="balanced", max_iter=iterations)
-    model.fit(table, labels)
+    documents_per_row = 1 / table.rows_per_document
+    model = LogisticRegression(C=inverse_penalty, max_iter=iterations)
+    model.fit(table.vectors, table.labels, sample_weight=table.weights * documents_per_row)
     return model.coef_[0], model.intercept_
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from cache.loader import CachedCorpus
 from detect.metric_columns import metric, ranks
+from detect.splits import uniform
 from detect.trained import Progress, silent
 from features.token_features import METRIC_NAMES, TokenFeatures
 
@@ -20,6 +21,8 @@ RANK_LIMITS = (10, 100, 1000)
 """GLTR's: the buckets are ranks up to 10, 100, 1,000, and beyond."""
 HISTOGRAM_BINS = 20
 """DivEye's, of the second differences."""
+SHORTEST_PREFIX = 32
+"""Of those that detectors of pooled features learn from, in tokens."""
 
 MOMENTS = ("mean", "std", "skewness", "kurtosis")
 RANK_BUCKETS = ("rank <= 10", "rank <= 100", "rank <= 1000", "rank > 1000")
@@ -60,19 +63,40 @@ class Pooling:
         return not self.columns
 
 
-def pool(corpus: CachedCorpus, pooling: Pooling, progress: Progress = silent) -> np.ndarray:
-    """The vectors of a corpus, (n_docs, columns) float64 in its order, streamed from disk."""
+def pool(
+    corpus: CachedCorpus, pooling: Pooling, progress: Progress = silent, *, prefixes: int = 0, seed: int = 0
+) -> np.ndarray:
+    """The vectors of a corpus, (n_docs, 1 + prefixes, columns) float64 in its order, streamed from disk.
+
+    Args:
+        corpus: at least one document.
+        pooling: makes a vector of a document.
+        progress: told of documents read.
+        prefixes: vectors of so many random prefixes of each document, after that of the whole.
+        seed: of the prefixes, with the document's key: neither order nor company changes them.
+    """
     table: np.ndarray | None = None
     read = corpus if pooling.needs_hidden else corpus.without_hidden()
     for done, (index, document) in enumerate(read.documents(), start=1):
-        vector = pooling.vector(document)
+        lengths = prefix_lengths(document.key, document.n_tokens, prefixes, seed)
+        vectors = [pooling.vector(part) for part in (document, *map(document.prefix, lengths))]
         if table is None:
-            table = np.empty((len(corpus), len(vector)))
-        table[index] = vector
+            table = np.empty((len(corpus), len(vectors), len(vectors[0])))
+        table[index] = vectors
         progress("read", {"documents": done, "total": len(corpus)})
     if table is None:
         raise ValueError("expected at least one document, got none")
     return table
+
+
+def prefix_lengths(key: str, n_tokens: int, count: int, seed: int) -> list[int]:
+    """Lengths in tokens of random prefixes, log-uniform from `SHORTEST_PREFIX` on: short texts have the least evidence.
+
+    A document no longer than that is its own prefix.
+    """
+    shortest = min(SHORTEST_PREFIX, n_tokens)
+    growth = n_tokens / shortest
+    return [round(shortest * growth ** uniform(f"{key}:{number}", seed)) for number in range(count)]
 
 
 def pooled_metrics(document: TokenFeatures) -> np.ndarray:

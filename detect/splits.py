@@ -41,8 +41,7 @@ def split_groups(documents: Sequence[Document], fractions: dict[str, float], see
     for source, key in zip(numbers, keys, strict=True):
         smallest[source] = min(key, smallest.get(source, key))
     part = {
-        source: names[int(np.searchsorted(upper, _uniform(key, seed), side="right"))]
-        for source, key in smallest.items()
+        source: names[int(np.searchsorted(upper, uniform(key, seed), side="right"))] for source, key in smallest.items()
     }
     return [part[source] for source in numbers]
 
@@ -78,7 +77,7 @@ def sources(documents: Sequence[Document]) -> list[int]:
     return [root(index) for index in range(len(documents))]
 
 
-def _uniform(key: str, seed: int) -> float:
+def uniform(key: str, seed: int) -> float:
     """A number in [0, 1) that the key and the seed alone decide."""
     digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=6).digest()
     return int.from_bytes(digest, "big") / 2**48

@@ -1,7 +1,7 @@
 """What detectors on pooled features share: reading, checking, and the part of the card that says which features."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,28 @@ def balanced_weights(labels: np.ndarray) -> np.ndarray:
     return np.where(labels == 1, 0.5 / share, 0.5 / (1 - share))
 
 
-def tables(
-    train: LabelledCorpus, validation: LabelledCorpus, pooling: Pooling, progress: Progress
-) -> tuple[np.ndarray, np.ndarray]:
-    """The pooled features of both parts, each (n_docs, columns)."""
-    return pool(train.corpus, pooling, progress), pool(validation.corpus, pooling, progress)
+@dataclass(frozen=True)
+class Table:
+    """Pooled features to learn from or to choose by.
+
+    Attributes:
+        vectors: (rows, columns).
+        labels: (rows,) of 0 human and 1 machine.
+        weights: (rows,), so that both classes have the same total; their mean is 1.
+        rows_per_document: the same for all.
+    """
+
+    vectors: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    rows_per_document: int
+
+
+def table_of(part: LabelledCorpus, pooling: Pooling, progress: Progress, *, prefixes: int, seed: int) -> Table:
+    """The pooled features of a part's documents, and of so many random prefixes of each (see `pool`)."""
+    vectors = pool(part.corpus, pooling, progress, prefixes=prefixes, seed=seed)  # (n_docs, 1 + prefixes, columns)
+    labels = np.repeat(part.labels, vectors.shape[1])
+    return Table(vectors.reshape(len(labels), -1), labels, balanced_weights(labels), vectors.shape[1])
 
 
 def rows(features: Sequence[TokenFeatures], pooling: Pooling, card: DetectorCard) -> np.ndarray:

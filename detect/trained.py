@@ -3,13 +3,17 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from cache.loader import CachedCorpus, LabelledCorpus
+from detect.calibration import BAND_STARTS
 from detect.protocol import CARD_FILE, Detector, TextDetector, needs_hidden, read_bytes
+from detect.splits import uniform
+from features.documents import MIN_TOKENS
 from features.errors import DetectorError
 from features.metrics import METRIC_VERSION
 from features.token_features import METRIC_NAMES, TokenFeatures
@@ -159,3 +163,35 @@ def streamed_scores(score: Callable[[Sequence[TokenFeatures]], np.ndarray], corp
             flush()
     flush()
     return scores
+
+
+def band_lengths(key: str, n_tokens: int, seed: int) -> list[int]:
+    """A length in each band that a document reaches, ascending: random prefixes, then the whole (see `band_scores`)."""
+    starts = [max(start, MIN_TOKENS) for start in BAND_STARTS]
+    passed = [(start, end) for start, end in pairwise(starts) if end <= n_tokens]
+    drawn = [start + int((end - start) * uniform(f"{key}:{start}", seed)) for start, end in passed]
+    return [*drawn, n_tokens]
+
+
+def band_scores(detector: Detector, corpus: CachedCorpus, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of every document at one length in each band of `detect.calibration.BAND_STARTS` that it reaches.
+
+    That is its whole length in the band that it ends in, and a random prefix in the bands before, as a causal model
+    would have seen it alone.
+
+    Returns:
+        Place in the corpus, score (float64) and number of tokens of each: (rows,), a document's rows in a row.
+    """
+    read = corpus if needs_hidden(detector) else corpus.without_hidden()
+    found: list[tuple[int, float, int]] = []
+    documents = iter(read.documents())
+    while block := list(islice(documents, STREAMED_DOCUMENTS)):
+        rows = [
+            (place, length, features.prefix(length))
+            for place, features in block
+            for length in band_lengths(features.key, features.n_tokens, seed)
+        ]
+        scores = detector.score([part for _, _, part in rows])
+        found += [(place, score, length) for (place, length, _), score in zip(rows, scores.tolist(), strict=True)]
+    places, scores_, lengths = zip(*found, strict=True)
+    return np.array(places), np.array(scores_), np.array(lengths)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from detect.calibration import BAND_STARTS
 from detect.catalog import CalibratedDetector
 from features.documents import Document, Status, text_status
 from features.errors import UsageError
@@ -40,24 +41,29 @@ def check_fpr(detector: CalibratedDetector, fpr: float | None) -> float | None:
     return fpr
 
 
-def judged(detector: CalibratedDetector, fpr: float | None, scores: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Score, p-value and decision of each of some scores, (n,), in order."""
+def judged(
+    detector: CalibratedDetector, fpr: float | None, scores: np.ndarray, n_tokens: Sequence[int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Score, p-value and decision of each of some scores, (n,), in order; None where lengths are not in tokens."""
     calibration = detector.calibration
-    p_values = [None] * len(scores) if calibration is None else calibration.p_values(scores).tolist()
+    p_values = [None] * len(scores) if calibration is None else calibration.p_values(scores, n_tokens).tolist()
     for score, p_value in zip(scores.tolist(), p_values, strict=True):
         decision = None if p_value is None or fpr is None else p_value <= fpr
         yield {"score": score, "p_value": p_value, "is_machine": decision}
 
 
 def described(detector: CalibratedDetector, fpr: float | None) -> dict[str, str]:
-    """Detector, calibration, rate, threshold and version, for the metadata of every output file."""
+    """Detector, calibration, rate, thresholds and version, for the metadata of every output file.
+
+    Thresholds are by the tokens at which a band of length begins.
+    """
     calibration = detector.calibration
-    threshold = None if calibration is None or fpr is None else calibration.threshold(fpr)
+    thresholds = None if calibration is None or fpr is None else calibration.band_thresholds(fpr).tolist()
     return {
         "detector": json.dumps(detector.identity),
         "calibration": json.dumps(None if calibration is None else calibration.provenance),
         "fpr": json.dumps(fpr),
-        "threshold": json.dumps(threshold),
+        "thresholds": json.dumps(thresholds and dict(zip(map(str, BAND_STARTS), thresholds, strict=True))),
         "version": version("pawn-detect"),
     }
 

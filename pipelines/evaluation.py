@@ -9,13 +9,14 @@ from typing import Any
 
 import polars as pl
 
+from detect.calibration import Calibration
 from detect.catalog import load_detector
 from detect.protocol import needs_observer
 from detect.splits import sources
 from features.documents import Document, Status
 from features.errors import InputError
 from pipelines.corpora import Corpus, CorpusOptions
-from pipelines.figures import JUDGEMENT_SCHEMA, figures_table
+from pipelines.figures import JUDGEMENT_SCHEMA, OWN_CALIBRATION, figures_table
 from pipelines.protocols import attack_name, generator_name
 from pipelines.reports import headline, write_report
 from pipelines.scoring import Scorer, ScoringSettings
@@ -152,7 +153,7 @@ def _judged(
         )
         frames.insert(0, _frame(name, "calibration", fixing))
     elif (own := scorer.detector.calibration) is not None:
-        frames.insert(0, _own_calibration(name, own.scores.tolist()))
+        frames.insert(0, _own_calibration(name, own))
     return pl.concat(frames), missing
 
 
@@ -208,13 +209,16 @@ def _frame(name: str, part: str, scored: Scored) -> pl.DataFrame:
     )
 
 
-def _own_calibration(name: str, scores: list[float]) -> pl.DataFrame:
+def _own_calibration(name: str, own: Calibration) -> pl.DataFrame:
     """A detector's own human scores, each a source of its own: nothing else is kept of those texts."""
-    documents = [Document(id=f"calibration:{place}", text="", label=0) for place in range(len(scores))]
+    count = len(own.scores)
+    domains = [None] * count if own.domains is None else own.domains.tolist()
+    n_tokens = [None] * count if own.n_tokens is None else own.n_tokens.tolist()
     rows: Scored = [
-        ("own calibration", document, None, score) for document, score in zip(documents, scores, strict=True)
+        (OWN_CALIBRATION, Document(id=f"calibration:{place}", text="", label=0, domain=domain), length, score)
+        for place, (domain, length, score) in enumerate(zip(domains, n_tokens, own.scores.tolist(), strict=True))
     ]
-    return _frame(name, "calibration", rows).with_columns(source=pl.int_range(len(scores), dtype=pl.Int64))
+    return _frame(name, "calibration", rows).with_columns(source=pl.int_range(count, dtype=pl.Int64))
 
 
 def _jsonable(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,10 @@ JUDGEMENT_SCHEMA: dict[str, pl.DataType] = {
 }
 """One row a judged text. `part` is "calibration" or "test"; documents with the same `source` are not independent."""
 
+OWN_CALIBRATION = "own calibration"
+"""The corpus of calibration rows that a detector brought along: they judge by domain and length, as its scores are
+judged when it is used. The calibration part of a fold is one set of texts."""
+
 PLACE = ("detector", "protocol", "held_out", "seed")
 """What a fold is named by: each of its figures is about one detector, trained once and judged once."""
 
@@ -145,37 +149,49 @@ class FixedRules:
 
     Attributes:
         fprs: the rates.
-        thresholds: the threshold of each rate; NaN where the calibration texts cannot promise it.
-        decision: the threshold at `DECISION_FPR`, NaN likewise.
+        calibration: the human scores that fix thresholds; None where there are none.
         platt: scores to probabilities; None where the calibration part lacks a class.
         notes: why something is missing.
     """
 
     fprs: Sequence[float]
-    thresholds: np.ndarray
-    decision: float
+    calibration: Calibration | None
     platt: PlattScaling | None
     notes: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, calibration: pl.DataFrame, fprs: Sequence[float]) -> "FixedRules":
         """Fix thresholds on the human texts of a calibration part, and probabilities on both classes."""
-        human = calibration.filter(label=0)["score"].to_numpy()
-        known = {fpr: float("nan") for fpr in (*fprs, DECISION_FPR)}
-        if len(human):
-            scores = Calibration(human, {})
-            known = {fpr: scores.threshold(fpr) if fpr >= scores.smallest_fpr else np.nan for fpr in known}
+        fixed = calibration_of(calibration)
         notes = [
-            f"no threshold at {rate_name(fpr)}: {len(human)} human calibration texts"
-            for fpr, threshold in known.items()
-            if np.isnan(threshold)
+            f"no threshold at {rate_name(fpr)}: {0 if fixed is None else len(fixed.scores)} human calibration texts"
+            for fpr in dict.fromkeys((*fprs, DECISION_FPR))
+            if fixed is None or fpr < fixed.smallest_fpr
         ]
         platt = None
         if calibration["label"].n_unique() == 2:
             platt = PlattScaling.fit(calibration["label"].to_numpy(), calibration["score"].to_numpy())
         else:
             notes.append("no probabilities: the calibration part lacks a class")
-        return cls(fprs, np.array([known[fpr] for fpr in fprs]), known[DECISION_FPR], platt, notes)
+        return cls(fprs, fixed, platt, notes)
+
+    def limits(self, n_tokens: np.ndarray) -> np.ndarray:
+        """Thresholds of texts at each rate and at `DECISION_FPR`, (docs, rates + 1); NaN where none is promised."""
+        table = np.full((len(n_tokens), len(self.fprs) + 1), np.nan)
+        for column, fpr in enumerate((*self.fprs, DECISION_FPR)):
+            if self.calibration is not None and fpr >= self.calibration.smallest_fpr:
+                table[:, column] = self.calibration.thresholds(fpr, n_tokens)
+        return table
+
+
+def calibration_of(part: pl.DataFrame) -> Calibration | None:
+    """The human scores of a calibration part; None where it has none."""
+    human = part.filter(label=0)
+    if not len(human):
+        return None
+    own = human["corpus"][0] == OWN_CALIBRATION
+    groups = (human["domain"].to_numpy(), human["n_tokens"].to_numpy()) if own else (None, None)
+    return Calibration(human["score"].to_numpy(), {}, *groups)
 
 
 def _figures(
@@ -190,7 +206,7 @@ def _figures(
     table = np.concatenate(
         [
             ranking_figures(machine, scores, source, counts, rules.fprs),
-            _decision_figures(machine, scores, source, counts, rules),
+            _decision_figures(machine, scores, source, counts, rules.limits(texts["n_tokens"].to_numpy())),
             _probability_figures(machine, scores, source, counts, rules.platt),
         ],
         axis=1,
@@ -234,10 +250,13 @@ def _class_notes(machine: np.ndarray, fprs: Sequence[float]) -> list[str]:
 
 
 def _decision_figures(
-    machine: np.ndarray, scores: np.ndarray, source: np.ndarray, counts: np.ndarray, rules: FixedRules
+    machine: np.ndarray, scores: np.ndarray, source: np.ndarray, counts: np.ndarray, limits: np.ndarray
 ) -> np.ndarray:
-    """Real FPR and TPR at each fixed threshold, F1 and accuracy at the decision's: (resamples, 2 * rates + 2)."""
-    limits = np.append(rules.thresholds, rules.decision)
+    """Real FPR and TPR at each fixed threshold, F1 and accuracy at the decision's: (resamples, 2 * rates + 2).
+
+    `limits` are (docs, rates + 1), the decision's last; a column is NaN where there is none.
+    """
+    missing = np.isnan(limits).any(axis=0)
     flagged = scores[:, None] >= limits  # (docs, rates + 1)
     sums = totals(
         np.column_stack([~machine, machine, flagged & ~machine[:, None], flagged & machine[:, None]]), source, counts
@@ -248,9 +267,9 @@ def _decision_figures(
         rates = np.stack([false / human, found / positive], axis=2)[:, :-1]  # (resamples, rates, 2)
         f1 = 2 * found[:, -1:] / (found + false + positive)[:, -1:]
         accuracy = (found + human - false)[:, -1:] / (human + positive)
-    rates = np.where(np.isnan(rules.thresholds)[:, None], np.nan, rates).reshape(len(counts), -1)
+    rates = np.where(missing[:-1, None], np.nan, rates).reshape(len(counts), -1)
     decided = np.concatenate([f1, accuracy], axis=1)
-    decided[((human == 0) | (positive == 0))[:, 0] | np.isnan(rules.decision)] = np.nan
+    decided[((human == 0) | (positive == 0))[:, 0] | missing[-1]] = np.nan
     return np.concatenate([rates, decided], axis=1)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -95,9 +95,18 @@ class Learner(Protocol[D]):
         """
         ...
 
-    def scores(self, detector: D, indices: np.ndarray) -> np.ndarray:
-        """A trained detector's score of some documents, (indices,) float64."""
+    def band_scores(self, detector: D, indices: np.ndarray) -> "BandScores":
+        """A trained detector's scores of some documents at every length that they reach; see `BandScores`."""
         ...
+
+
+@dataclass(frozen=True)
+class BandScores:
+    """Scores of documents, each at every length that `detect.trained.band_scores` chooses: all (rows,)."""
+
+    places: np.ndarray  # in what was given
+    scores: np.ndarray
+    n_tokens: np.ndarray | None = None  # None where the detector knows no tokens: one row a document, its whole text
 
 
 @dataclass(frozen=True)
@@ -167,27 +176,40 @@ def fit_calibrated(
     learner.fit(detector, chosen, recorded(progress, run), None)
     record = training_record(detector)
     record |= {"corpora": facts.corpora, "texts": {part: len(members) for part, members in chosen.items()}}
-    scores = learner.scores(detector, chosen["calibration"][learner.labels[chosen["calibration"]] == 0])
-    texts = "human texts of the calibration part of the split"
-    if left_out_domains:
-        scores, record["left_out_domains"] = _left_out(learner, chosen, progress, run)
-        texts = "all human texts, each scored by a detector trained by the same recipe without the text's domain"
-    test_scores = learner.scores(detector, chosen["test"])
-    record["test"] = figures(learner.labels[chosen["test"]], test_scores, Calibration(scores, {}))
-    run.metrics(record["test"])
     provenance = {
         "detector": facts.name,
         "weights_sha256": detector.weights_sha256(),
         "corpora": facts.corpora,
-        "texts": texts,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return Calibration(scores, provenance)
+    if left_out_domains:
+        calibration, record["left_out_domains"] = _left_out(learner, chosen, progress, run)
+        texts = "all human texts, each scored by a detector trained by the same recipe without the text's domain"
+    else:
+        calibration = _calibration(learner, detector, chosen["calibration"])
+        texts = "human texts of the calibration part of the split"
+    test = learner.band_scores(detector, chosen["test"])
+    record["test"] = _whole_figures(learner.labels[chosen["test"]], test, calibration)
+    run.metrics(record["test"])
+    return replace(calibration, provenance=provenance | {"texts": texts})
+
+
+def _calibration(learner: Learner[D], detector: D, indices: np.ndarray) -> Calibration:
+    """What a detector gives the human texts among some documents."""
+    found = learner.band_scores(detector, indices[learner.labels[indices] == 0])
+    return Calibration(found.scores, {}, None, found.n_tokens)
+
+
+def _whole_figures(labels: np.ndarray, found: BandScores, calibration: Calibration) -> dict[str, float]:
+    """`figures` of documents (n,) judged whole."""
+    last = len(found.places) - 1 - np.unique(found.places[::-1], return_index=True)[1]  # a document's longest row
+    n_tokens = None if found.n_tokens is None else found.n_tokens[last]
+    return figures(labels, found.scores[last], calibration, n_tokens)
 
 
 def _left_out(
     learner: Learner[D], chosen: dict[str, np.ndarray], progress: Progress, run: Run
-) -> tuple[np.ndarray, list[dict[str, Any]]]:
+) -> tuple[Calibration, list[dict[str, Any]]]:
     """Scores of human texts by detectors that never saw their domain, and the figures of each domain.
 
     Its thresholds are those that the human scores of the other domains give: what a user of an unseen domain gets.
@@ -199,7 +221,7 @@ def _left_out(
             f"calibrating on left-out domains needs at least 3 domains in a column 'domain', got {names}; "
             "leave --calibration at held-out"
         )
-    scores: dict[str, np.ndarray] = {}
+    found: dict[str, BandScores] = {}
     labels: dict[str, np.ndarray] = {}
     folds: dict[str, Run] = {}
     for name in names:
@@ -209,16 +231,31 @@ def _left_out(
             detector = learner.new()
             learner.fit(detector, seen, recorded(progress, folds[name]), name)
             test = np.flatnonzero(domains == name)
-            scores[name] = learner.scores(detector, test)
+            found[name] = learner.band_scores(detector, test)
         labels[name] = learner.labels[test]
-    human = {name: scores[name][labels[name] == 0] for name in names}
+    human = {name: _humans(name, labels[name], found[name]) for name in names}
     rows: list[dict[str, Any]] = []
     for name in names:
-        others = Calibration(np.concatenate([human[other] for other in names if other != name]), {})
-        found = figures(labels[name], scores[name], others)
-        folds[name].metrics(found)  # only now: thresholds come from the scores of the other folds
-        rows.append({"held_out": name} | found)
-    return np.concatenate(list(human.values())), rows
+        others = _together([human[other] for other in names if other != name])
+        figured = _whole_figures(labels[name], found[name], others)
+        folds[name].metrics(figured)  # only now: thresholds come from the scores of the other folds
+        rows.append({"held_out": name} | figured)
+    return _together(list(human.values())), rows
+
+
+def _humans(domain: str, labels: np.ndarray, found: BandScores) -> Calibration:
+    """The human scores of a domain."""
+    chosen = labels[found.places] == 0
+    n_tokens = None if found.n_tokens is None else found.n_tokens[chosen]
+    return Calibration(found.scores[chosen], {}, np.full(int(chosen.sum()), domain), n_tokens)
+
+
+def _together(domains: Sequence[Calibration]) -> Calibration:
+    """The scores of several domains as one calibration that knows them apart."""
+    lengths = [domain.n_tokens for domain in domains if domain.n_tokens is not None]
+    names = [domain.domains for domain in domains if domain.domains is not None]
+    scores = np.concatenate([domain.scores for domain in domains])
+    return Calibration(scores, {}, np.concatenate(names), np.concatenate(lengths) if lengths else None)
 
 
 def recorded(progress: Progress, run: Run) -> Progress:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from detect.calibration import Calibration
 from detect.measures import equal_mass_bins
 from detect.probability import PlattScaling
-from pipelines.figures import DECISION_FPR, PLACE, rate_name
+from pipelines.figures import DECISION_FPR, PLACE, calibration_of, rate_name
 from pipelines.parts import publish
 from pipelines.tables import title
 
@@ -105,7 +104,7 @@ def score_distributions(judgements: pl.DataFrame) -> "Figure":
     """How the scores of the classes lie, a panel a detector, with the threshold that was fixed on other texts.
 
     Scores of a fold are measured in standard deviations from the mean of its human calibration texts (human test texts
-    where there are none), so that folds can be shown together. The dotted line is the mean of the folds' thresholds.
+    where there are none), so that folds can be shown together. The dotted line is the mean of the texts' thresholds.
     """
     detectors = list(_by_detector(judgements))
     figure, panels = _panels(len(detectors))
@@ -261,8 +260,9 @@ def _in_deviations(fold: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, float]:
     reference = calibration if len(calibration) else human["score"].to_numpy()
     centre, scale = (reference.mean(), reference.std() or 1.0) if len(reference) else (0.0, 1.0)
     threshold = float("nan")
-    if len(calibration) and (rule := Calibration(calibration, {})).smallest_fpr <= DECISION_FPR:
-        threshold = (rule.threshold(DECISION_FPR) - centre) / scale
+    rule = calibration_of(fold.filter(part="calibration"))
+    if rule is not None and rule.smallest_fpr <= DECISION_FPR:
+        threshold = float(np.mean(rule.thresholds(DECISION_FPR, test["n_tokens"].to_numpy())) - centre) / scale
     scores = [(test.filter(label=label)["score"].to_numpy() - centre) / scale for label in (0, 1)]
     return scores[0], scores[1], threshold
 

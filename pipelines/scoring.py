@@ -139,7 +139,7 @@ class Scorer:
         found: dict[str, dict[str, Any]] = {}
         if features:
             scores = self._reader.score(list(features.values()))  # (distinct texts,)
-            decisions = judged(self.detector, self.fpr, scores)
+            decisions = judged(self.detector, self.fpr, scores, [document.n_tokens for document in features.values()])
             for document, decision in zip(features.values(), decisions, strict=True):
                 found[document.key] = {"truncated": document.truncated} | decision
         return [

@@ -19,6 +19,7 @@ from features.documents import Document, Status, text_key
 from features.errors import InputError
 from pipelines.corpora import Corpus, Row
 from pipelines.fitting import (
+    BandScores,
     DetectorFacts,
     LabelledRequest,
     TrainedDetector,
@@ -134,9 +135,9 @@ class TextLearner:
                 checkpointing=Checkpointing(path),
             )
 
-    def scores(self, detector: TrainableTextDetector, indices: np.ndarray) -> np.ndarray:
-        """A trained detector's score of some documents, (indices,) float64."""
-        return detector.score([self.documents[index].text for index in indices])
+    def band_scores(self, detector: TrainableTextDetector, indices: np.ndarray) -> BandScores:
+        """A trained detector's scores of some documents, whole: it may have no tokens to cut at."""
+        return BandScores(np.arange(len(indices)), detector.score([self.documents[index].text for index in indices]))
 
     def _part(self, indices: np.ndarray) -> LabelledTexts:
         return LabelledTexts([self.documents[index].text for index in indices], self.labels[indices])

@@ -9,7 +9,7 @@ import numpy as np
 from cache.codec_catalog import codec_named
 from cache.store import FeatureStore
 from detect.catalog import ENTRIES, LAYERS, TWO_MODELS, maker
-from detect.trained import DetectorCard, Progress, TrainableDetector, scores_of, silent
+from detect.trained import DetectorCard, Progress, TrainableDetector, band_scores, silent
 from features.backbone import Backbone
 from features.documents import Document
 from features.errors import UsageError
@@ -19,6 +19,7 @@ from pipelines.corpora import Corpus
 from pipelines.extraction import load_extractor
 from pipelines.extraction_run import features_record
 from pipelines.fitting import (
+    BandScores,
     DetectorFacts,
     LabelledRequest,
     TrainedDetector,
@@ -63,9 +64,9 @@ class FeatureLearner:
         """Train an unfitted detector in place."""
         detector.fit(self.data.part(parts["train"]), self.data.part(parts["validation"]), progress)
 
-    def scores(self, detector: TrainableDetector, indices: np.ndarray) -> np.ndarray:
-        """A trained detector's score of some documents, (indices,) float64."""
-        return scores_of(detector, self.data.corpus.subset(indices.tolist()))
+    def band_scores(self, detector: TrainableDetector, indices: np.ndarray) -> BandScores:
+        """A trained detector's scores of some documents at every length that they reach."""
+        return BandScores(*band_scores(detector, self.data.corpus.subset(indices.tolist())))
 
 
 def train_detector(

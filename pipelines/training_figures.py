@@ -8,13 +8,16 @@ from detect.measures import auroc, tpr_at_fpr
 FPRS = (0.01, 0.05)
 
 
-def figures(labels: np.ndarray, scores: np.ndarray, calibration: Calibration) -> dict[str, float]:
+def figures(
+    labels: np.ndarray, scores: np.ndarray, calibration: Calibration, n_tokens: np.ndarray | None = None
+) -> dict[str, float]:
     """How well scores rank, and what decisions at thresholds fixed elsewhere give.
 
     Args:
         labels: (n,) 0 human, 1 machine; both must be there.
         scores: (n,) higher is more machine-like.
         calibration: human scores of other texts than these.
+        n_tokens: (n,) how many tokens were scored; None where the calibration knows no lengths.
 
     Returns:
         `human`, `machine` (counts), `auroc`, and for each rate x of FPRS: `tpr@x` (threshold that gives exactly x
@@ -25,7 +28,7 @@ def figures(labels: np.ndarray, scores: np.ndarray, calibration: Calibration) ->
         "machine": int((labels == 1).sum()),
         "auroc": auroc(labels, scores),
     }
-    p_values = calibration.p_values(scores)
+    p_values = calibration.p_values(scores, n_tokens)
     for fpr in FPRS:
         found[f"tpr@{fpr:.0%}"] = tpr_at_fpr(labels, scores, fpr)
         found[f"real fpr@{fpr:.0%}"] = float((p_values[labels == 0] <= fpr).mean())

@@ -65,6 +65,95 @@ def test_scores_are_sorted_copied_and_read_only():
         calibration.scores[0] = 5.0
 
 
+def grouped(seed=0):
+    """Human scores of three domains, one of them small, at many lengths."""
+    rng = np.random.default_rng(seed)
+    domains = np.repeat(["news", "essay", "tiny"], [3600, 4500, 40])
+    n_tokens = rng.integers(16, 400, len(domains))
+    return rng.normal(size=len(domains)).round(1) + (domains == "essay"), domains, n_tokens
+
+
+def naive_band(length):
+    return sum(length >= start for start in (48, 96, 192))
+
+
+def naive_grouped_p_value(scores, domains, n_tokens, score, length):
+    """Plain loops: the largest p-value of the domains of the band; the small domain joins the smallest large one."""
+    members = {"news": [], "essay": [], "tiny": []}
+    for human, domain, other in zip(scores, domains, n_tokens, strict=True):
+        if naive_band(other) == naive_band(length):
+            members[domain].append(human)
+    smallest = min(("news", "essay"), key=lambda name: len(members[name]))
+    members[smallest] += members.pop("tiny")
+    return max(naive_p_value(human, score) for human in members.values())
+
+
+def test_p_values_by_group_are_the_largest_of_the_domains_in_the_band_of_the_text():
+    scores, domains, n_tokens = grouped()
+    calibration = Calibration(scores, {}, domains, n_tokens)
+    lengths = [16, 47, 48, 95, 96, 191, 192, 5000]
+    for probe in (-1.0, 0.3, 1.5, 2.5, 9.0):
+        expected = [naive_grouped_p_value(scores, domains, n_tokens, probe, length) for length in lengths]
+        assert calibration.p_values([probe] * len(lengths), lengths).tolist() == expected
+        assert calibration.p_values([probe]).tolist() == [max(expected)]
+
+
+def test_thresholds_by_group_flag_exactly_what_the_p_values_do():
+    scores, domains, n_tokens = grouped()
+    calibration = Calibration(scores, {}, domains, n_tokens)
+    tested = np.repeat(probes(np.unique(scores).tolist()), 8)
+    lengths = np.tile([16, 47, 48, 95, 96, 191, 192, 5000], len(tested) // 8)
+    for fpr in (0.01, 0.05, 0.5):
+        flagged = tested >= calibration.thresholds(fpr, lengths)
+        assert flagged.tolist() == (calibration.p_values(tested, lengths) <= fpr).tolist()
+        assert calibration.threshold(fpr) == calibration.band_thresholds(fpr).max()
+
+
+def test_a_band_with_few_texts_is_judged_by_the_nearest_with_many():
+    scores = np.concatenate([np.arange(100.0), np.arange(1000.0, 1100.0), [-5.0]])
+    calibration = Calibration(scores, {}, None, np.repeat([20, 100, 300], [100, 100, 1]))
+    p_values = calibration.p_values([99.0, 99.0, 1099.0, 1099.0], [20, 60, 100, 300])
+    assert p_values.tolist() == [2 / 101, 2 / 101, 2 / 101, 2 / 101]
+
+
+def test_few_texts_of_all_lengths_are_one_band():
+    calibration = Calibration([1.0, 2.0, 3.0, 10.0], {}, None, np.array([100, 100, 100, 20]))
+    assert calibration.p_values([2.5] * 4, [20, 60, 100, 300]).tolist() == [3 / 5] * 4
+
+
+def test_human_texts_of_any_one_domain_and_length_are_flagged_at_most_at_the_rate():
+    scores, domains, n_tokens = grouped()
+    fresh, others, lengths = grouped(seed=1)
+    flagged = Calibration(scores, {}, domains, n_tokens).p_values(fresh, lengths) <= 0.1
+    for name in ("news", "essay"):
+        for band in range(4):
+            chosen = (others == name) & np.array([naive_band(length) == band for length in lengths])
+            assert flagged[chosen].mean() < 0.1 + 3 * np.sqrt(0.1 * 0.9 / chosen.sum() + 0.1 * 0.9 / 300)
+
+
+def test_a_grouped_calibration_comes_back_from_its_folder(tmp_path):
+    scores, domains, n_tokens = grouped()
+    calibration = Calibration(scores, PROVENANCE, domains, n_tokens)
+    calibration.save(tmp_path)
+    loaded = Calibration.load(tmp_path)
+    for name in ("scores", "domains", "n_tokens"):
+        assert getattr(loaded, name).tolist() == getattr(calibration, name).tolist()
+    np.testing.assert_array_equal(loaded.band_thresholds(0.05), calibration.band_thresholds(0.05))
+
+
+def test_the_smallest_rate_is_that_of_the_smallest_group():
+    scores, domains, n_tokens = grouped()
+    calibration = Calibration(scores, {}, domains, n_tokens)
+    counts = [
+        sum(naive_band(length) == band and name in names for length, name in zip(n_tokens, domains, strict=True))
+        for band in range(4)
+        for names in (("news", "tiny"), ("essay",))
+    ]
+    assert calibration.smallest_fpr == pytest.approx(1 / (min(counts) + 1), rel=0.3)  # "tiny" may join either
+    with pytest.raises(ValueError, match="expected domains of 2 texts, got 1"):
+        Calibration([1.0, 2.0], {}, np.array(["a"]))
+
+
 def test_no_rate_below_one_in_n_plus_one_is_promised():
     calibration = Calibration(np.arange(99.0), {})
     assert calibration.smallest_fpr == 0.01

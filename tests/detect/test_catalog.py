@@ -46,6 +46,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "pawn": {"epochs": 1, "network": {"width": 8, "gates": 4}},
     "boosted": {"rounds": 5},
     "ensemble": {"members": ("rank", "diveye", "logistic"), "recipes": {"diveye": {"rounds": 5}}},
+    "pawn-ensemble": {"recipes": {"pawn": {"epochs": 1}, "lightgbm": {"rounds": 5}}},
 }
 
 
@@ -95,7 +96,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
     for entry in ENTRIES:
         if entry.trainable and entry.reads != TEXT:
-            settings = dict(QUICK.get(entry.kind, {}))
+            settings = dict(QUICK.get(entry.name, QUICK.get(entry.kind, {})))
             if "no-" in entry.name:
                 settings.pop("network", None)
             card = DetectorCard(name=f"my {entry.name}", backbone=BACKBONE)

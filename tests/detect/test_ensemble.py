@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from cache.loader import LabelledCorpus
 from detect.catalog import new_detector, read_detector
-from detect.ensemble import EnsembleDetector, fit_weights
+from detect.ensemble import EnsembleDetector, fit_scale, fit_weights
 from detect.measures import auroc
 from detect.protocol import needs_hidden
 from detect.tfidf import TfidfDetector
@@ -85,6 +85,23 @@ def test_a_constant_member_gets_no_weight() -> None:
     table, labels = scores_and_labels(100)
     table[:, 0] = 3.0
     assert fit_weights(table, labels, 1.0).coefficients[0] == 0
+
+
+def test_equal_weighting_ranks_by_the_sum_of_standardised_scores_in_log_odds() -> None:
+    table, labels = scores_and_labels(400)
+    found = fit_scale(table, labels, 1.0)
+    total = ((table - table.mean(0)) / table.std(0)).sum(1)
+    twin = LogisticRegression(C=1.0, class_weight="balanced", tol=1e-8).fit((total / total.std())[:, None], labels)
+    np.testing.assert_allclose(found.log_odds(table), twin.decision_function((total / total.std())[:, None]), rtol=1e-4)
+    assert np.ptp(found.coefficients) == 0
+
+
+def test_a_recipe_of_an_ensemble_settles_its_members() -> None:
+    with pytest.raises(UsageError, match="pawn-ensemble settles members; train 'ensemble' to choose"):
+        new_detector("pawn-ensemble", hidden_size=HIDDEN_SIZE, members=("pawn", "lightgbm"))
+    detector = new_detector("pawn-ensemble", hidden_size=HIDDEN_SIZE, seed=3)
+    assert isinstance(detector, EnsembleDetector)
+    assert [member.name for member in detector.members] == ["pawn", "lightgbm", "logistic"]
 
 
 def test_an_ensemble_is_the_weighted_sum_of_its_standardised_members(

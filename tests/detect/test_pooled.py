@@ -19,6 +19,7 @@ from detect.pooled import (
     moments,
     pool,
     pooled_metrics,
+    prefix_lengths,
     rank_buckets,
     surprisal_diversity,
 )
@@ -164,7 +165,28 @@ def test_a_pooled_corpus_is_in_its_own_order_and_tells_how_far_it_is(tmp_path) -
     corpus = CachedCorpus(store, [items[i].key for i in order])
     told = []
     table = pool(corpus, POOLINGS["mean-hidden"], lambda event, values: told.append((event, values["documents"])))
-    np.testing.assert_array_equal(table, [mean_hidden(items[i]) for i in order])
+    np.testing.assert_array_equal(table[:, 0], [mean_hidden(items[i]) for i in order])
     assert told == [("read", done) for done in range(1, 36)]
     with pytest.raises(ValueError, match="expected at least one document, got none"):
         pool(corpus.subset([]), POOLINGS["metrics"])
+
+
+def test_prefixes_follow_the_whole_document_and_depend_on_nothing_but_key_and_seed(tmp_path) -> None:
+    store = FeatureStore(tmp_path, FINGERPRINT)
+    store.write(documents(9))
+    items = documents(9)
+    corpus = CachedCorpus(store, [item.key for item in items])
+    table = pool(corpus, POOLINGS["mean-hidden"], prefixes=3, seed=5)
+    for item, vectors in zip(items, table, strict=True):
+        lengths = [item.n_tokens, *prefix_lengths(item.key, item.n_tokens, 3, seed=5)]
+        np.testing.assert_array_equal(vectors, [mean_hidden(item.prefix(length)) for length in lengths])
+    np.testing.assert_array_equal(pool(corpus.subset([4]), POOLINGS["mean-hidden"], prefixes=3, seed=5)[0], table[4])
+
+
+def test_prefix_lengths_are_log_uniform_from_the_shortest_to_the_whole() -> None:
+    lengths = np.array([prefix_lengths(str(key), 512, 1, seed=0)[0] for key in range(4000)])
+    assert lengths.min() >= 32
+    assert lengths.max() <= 512
+    assert (lengths < 128).mean() == pytest.approx(0.5, abs=0.03)  # 128 is the geometric middle
+    assert prefix_lengths("a", 20, 3, seed=0) == [20, 20, 20]
+    assert prefix_lengths("a", 512, 3, seed=0) != prefix_lengths("a", 512, 3, seed=1)

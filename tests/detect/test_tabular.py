@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cache.loader import LabelledCorpus
@@ -19,7 +18,7 @@ from detect.boosted import BoostedDetector, BoostingConfig
 from detect.catalog import new_detector, read_detector
 from detect.linear import LinearConfig, LinearDetector
 from detect.measures import auroc
-from detect.pooled import POOLINGS, pool
+from detect.pooled import POOLINGS, prefix_lengths
 from detect.protocol import Detector, needs_hidden
 from detect.tabular import balanced_weights
 from detect.trained import TrainableDetector, sha256, streamed_scores
@@ -196,7 +195,7 @@ def test_boosting_stops_at_the_round_with_the_best_validation_auroc(train, valid
         if event == "round":
             told.append(dict(values))
 
-    detector = new_detector("lightgbm", hidden_size=HIDDEN_SIZE, rounds=200, patience=7)
+    detector = new_detector("lightgbm", hidden_size=HIDDEN_SIZE, rounds=200, patience=7, prefixes=0)
     detector.fit(train, validation, listen)
     course = detector.card.training
     best = int(np.argmax(course["validation_auroc"])) + 1
@@ -214,23 +213,41 @@ def test_boosted_scores_are_lightgbms_own_log_odds(detectors, others, tmp_path: 
     np.testing.assert_allclose(1 / (1 + np.exp(-detectors["diveye"].score(others))), probabilities, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "pooling"), [("logistic", "mean-hidden"), ("gltr-buckets", "rank-buckets")])
+def with_prefixes(corpus: LabelledCorpus, pooling: str, prefixes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of whole documents and of their prefixes, and the labels, one document after another."""
+    rows, labels = [], []
+    for index, item in corpus.corpus.documents():
+        lengths = [item.n_tokens, *prefix_lengths(item.key, item.n_tokens, prefixes, seed=0)]
+        rows += [POOLINGS[pooling].vector(item.prefix(length)) for length in lengths]
+        labels += [corpus.labels[index]] * len(lengths)
+    return np.stack(rows), np.array(labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling", "prefixes"), [("logistic", "mean-hidden", 4), ("gltr-buckets", "rank-buckets", 0)]
+)
 def test_linear_scores_are_scikit_learns_decision_function(
-    name: str, pooling: str, detectors, train, validation, others
+    name: str, pooling: str, prefixes: int, detectors, train, others
 ) -> None:
-    penalty = detectors[name].card.training["inverse_penalty"]
-    twin = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, class_weight="balanced", max_iter=5000))
-    twin.fit(pool(train.corpus, POOLINGS[pooling]), train.labels)
-    expected = twin.decision_function(np.stack([POOLINGS[pooling].vector(item) for item in others]))
-    np.testing.assert_allclose(detectors[name].score(others), expected, rtol=1e-6)
+    penalty = detectors[name].card.training["inverse_penalty"] / (1 + prefixes)  # a document counts as one
+    rows, labels = with_prefixes(train, pooling, prefixes)
+    scaler = StandardScaler().fit(rows)
+    twin = LogisticRegression(C=penalty, class_weight="balanced", max_iter=5000).fit(scaler.transform(rows), labels)
+    expected = twin.decision_function(scaler.transform(np.stack([POOLINGS[pooling].vector(item) for item in others])))
+    np.testing.assert_allclose(detectors[name].score(others), expected, rtol=1e-5)
 
 
 def test_the_penalty_is_the_best_on_validation_and_the_strongest_of_equals(train, validation) -> None:
-    detector = new_detector("logistic", hidden_size=HIDDEN_SIZE, inverse_penalties=(1.0, 1e-9, 1e-3))
+    detector = new_detector("logistic", hidden_size=HIDDEN_SIZE, inverse_penalties=(1.0, 1e-9, 1e-3), prefixes=2)
     course = detector.fit(train, validation).card.training
     values = dict(zip((1.0, 1e-9, 1e-3), course["validation_auroc"], strict=True))
     assert course["inverse_penalty"] == min(penalty for penalty in values if values[penalty] == max(values.values()))
-    assert auroc(validation.labels, streamed_scores(detector.score, validation.corpus)) == max(values.values())
+    scores, labels = [], []
+    for index, item in validation.corpus.documents():
+        lengths = [item.n_tokens, *prefix_lengths(item.key, item.n_tokens, 2, seed=0)]
+        scores += detector.score([item.prefix(length) for length in lengths]).tolist()
+        labels += [validation.labels[index]] * len(lengths)
+    assert auroc(np.array(labels), np.array(scores)) == pytest.approx(max(values.values()), abs=1e-12)
 
 
 def test_weights_of_another_size_are_refused(detectors, tmp_path: Path) -> None:

@@ -137,8 +137,10 @@ def test_every_output_holds_the_same_rows_and_says_what_made_them(
         assert json.loads(metadata["pawn.calibration"])["weights_sha256"] == weights
         assert 0 < json.loads(metadata["pawn.fpr"]) < 1
         assert json.loads(metadata["pawn.features"])["max_length"] == 512
-        threshold = json.loads(metadata["pawn.threshold"])
-        assert [row["is_machine"] for row in seen[-1]] == [row["score"] >= threshold for row in seen[-1]]
+        thresholds = {int(start): value for start, value in json.loads(metadata["pawn.thresholds"]).items()}
+        for row in seen[-1]:
+            band = max(start for start in thresholds if start <= row["n_tokens"])
+            assert row["is_machine"] == (row["score"] >= thresholds[band])
     assert seen[0] == seen[1] == seen[2]
     assert [row["source"] for row in seen[0]] == list("abcdefg")
     assert {row["score_input"] for row in seen[0]} == {"mine"}

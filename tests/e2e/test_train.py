@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+from detect.calibration import BAND_STARTS
 from detect.catalog import text_names, trainable_names
 from detect.splits import split_groups
 from features.documents import Document
@@ -92,7 +93,9 @@ def test_the_calibration_holds_the_human_texts_of_its_part(toy: Toy) -> None:
     parts = split_groups(documents, SPLIT, seed=0)
     human = sum(part == "calibration" and d.label == 0 for part, d in zip(parts, documents, strict=True))
     record = json.loads((toy.detector / "calibration.json").read_text())
-    assert record["count"] == human == len(load_file(toy.detector / "calibration.safetensors")["scores"])
+    arrays = load_file(toy.detector / "calibration.safetensors")
+    assert record["count"] == len(arrays["scores"])
+    assert (arrays["n_tokens"] < BAND_STARTS[1]).sum() == human  # each text, or a prefix of it, once in the first band
     assert record["provenance"]["weights_sha256"] == card(toy.detector)["weights"]["sha256"]
     assert card(toy.detector)["training"]["texts"] == {part: parts.count(part) for part in SPLIT}
 
@@ -243,7 +246,9 @@ def test_left_out_domains_work_for_detectors_without_epochs(toy: Toy, tmp_path: 
     record = card(tmp_path / "out")["training"]["left_out_domains"]
     assert [row["held_out"] for row in record] == ["domain 0", "domain 1", "domain 2"]
     calibration = json.loads((tmp_path / "out" / "calibration.json").read_text())
-    assert calibration["count"] == sum(row["label"] == 0 for row in rows)
+    assert calibration["domains"] == ["domain 0", "domain 1", "domain 2"]
+    n_tokens = load_file(tmp_path / "out" / "calibration.safetensors")["n_tokens"]
+    assert (n_tokens < BAND_STARTS[1]).sum() == sum(row["label"] == 0 for row in rows)
     assert "each scored by a detector trained by the same recipe" in calibration["provenance"]["texts"]
 
 
