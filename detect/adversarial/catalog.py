@@ -65,6 +65,7 @@ ENTRIES = (
     AttackEntry("upper_lower", "first letters change their case", 0.05, WORDS, NOTHING, RAID),
     AttackEntry("whitespace", "more spaces between words", 0.2, "added spaces for each word", NOTHING, RAID),
     AttackEntry("zero_width_space", "invisible spaces after characters", 1.0, "share of characters", NOTHING, RAID),
+    AttackEntry("synonym", "words of like meaning, most probable first", 0.5, WORDS, BACKBONE, RAID),
     AttackEntry("alternative_spelling", "American spellings turn British", 1.0, "share of such words", NOTHING, RAID),
 )
 """Every attack, in the order of lists and reports."""
@@ -78,6 +79,7 @@ _MAKERS = {
     "upper_lower": "characters:upper_lower",
     "whitespace": "characters:whitespace",
     "zero_width_space": "characters:zero_width_space",
+    "synonym": "synonym:Synonym",
     "alternative_spelling": "spelling:alternative_spelling",
 }
 """Name -> module below this package and what in it makes the attack of `AttackMeans`."""

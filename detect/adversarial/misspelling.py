@@ -1,4 +1,4 @@
-"""RAID's misspelling: the words that a language model finds most probable are misspelt (arXiv 2405.07940, appendix E)."""
+"""RAID's misspelling: what a language model finds most probable is misspelt (arXiv 2405.07940, appendix E)."""
 
 import random
 import re
@@ -33,9 +33,8 @@ _SHORTEST_BY_RULE = 6
 class Misspelling:
     """Words become common misspellings of themselves, the most probable words first.
 
-    Strength is the share of all words; a text has fewer changes where it has fewer words with a known misspelling. The
-    list is this project's own, and rules (ie for ei, one letter for two, -ence for -ance) misspell longer words that are
-    not in it.
+    Strength is the share of all words; a text has fewer changes where fewer words have a known misspelling. The list is
+    this project's own, and rules (ie for ei, one letter for two, -ence for -ance) misspell longer words not in it.
     """
 
     means: AttackMeans

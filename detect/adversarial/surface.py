@@ -2,6 +2,7 @@
 
 import random
 import re
+from itertools import pairwise
 
 from detect.adversarial.attack import AttackMeans
 from detect.adversarial.sentences import sentences_of
@@ -56,7 +57,7 @@ def _article_deletion(text: str, strength: float, rng: random.Random) -> str:
 
 def _insert_paragraphs(text: str, strength: float, rng: random.Random) -> str:
     sentences = sentences_of(text)
-    gaps = [(before.end, after.start) for before, after in zip(sentences, sentences[1:], strict=False)]
+    gaps = [(before.end, after.start) for before, after in pairwise(sentences)]
     closed = [(start, end) for start, end in gaps if text[start:end].count("\n") < 2]
     return _replaced(text, dict.fromkeys(chosen(rng, closed, strength), _BREAK))
 

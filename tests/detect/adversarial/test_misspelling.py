@@ -76,7 +76,8 @@ def test_a_words_log_prob_is_the_sum_over_its_tokens(backbone: Backbone) -> None
 def test_words_behind_the_limit_are_not_judged(backbone: Backbone) -> None:
     text = "abc defg " * 300  # more tokens than the 512 that the model can read
     reading = read_words(backbone, text, words_of(text))
-    assert np.isnan(reading.log_probs[-1]) and reading.first_tokens[-1] == -1
+    assert np.isnan(reading.log_probs[-1])
+    assert reading.first_tokens[-1] == -1
     assert np.isfinite(reading.log_probs[1:50]).all()
 
 
