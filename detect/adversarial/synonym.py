@@ -42,18 +42,13 @@ class Synonym:
         count = how_many(len(words), strength)
         if not count:
             return text
-        options = self._substitutes.in_context(text, words)
+        backbone = self._means.backbone()
+        reading = read_words(backbone, text, words)
+        options = self._substitutes.in_context(text, words, reading)
         best = {index: found[0] for index, found in options.items() if found[0].gain >= LEAST_GAIN}
-        order = sorted(best, key=lambda index: (-best[index].gain, index))[:count]
+        order = sorted(best, key=lambda index: (-best[index].worth, index))[:count]
         changes = {index: best[index].text for index in order}
-        lost = self._losses(text, changes)
-        return with_words(text, words, {index: new for index, new in changes.items() if lost[index] <= MOST_LOSS})
-
-    def _losses(self, text: str, changes: dict[int, str]) -> dict[int, float]:
-        """How many nats the word after each change has lost, with all changes made; 0 where there is none."""
-        words = words_of(text)
-        before = read_words(self._means.backbone(), text, words).log_probs
         changed = with_words(text, words, changes)
-        after = read_words(self._means.backbone(), changed, words_of(changed)).log_probs
-        losses = np.nan_to_num(np.append(before - after, 0.0))
-        return {index: float(losses[index + 1]) for index in changes}
+        after = read_words(backbone, changed, words_of(changed)).log_probs
+        losses = np.nan_to_num(np.append(reading.log_probs - after, 0.0))  # of each word, one more for the last's next
+        return with_words(text, words, {index: new for index, new in changes.items() if losses[index + 1] <= MOST_LOSS})

@@ -12,6 +12,7 @@ Form = Literal["past", "plural", "ing", "ly", "base"]
 
 _ONE_SYLLABLE = re.compile(r"[^aeiou]*[aeiou][bdgmnprt]")
 _LEAST_SHARED = 4
+_NEGATIONS = ("un", "in", "im", "il", "ir", "dis", "non", "mis", "de")
 
 
 @cache
@@ -59,6 +60,8 @@ def may_replace(word: str, other: str) -> bool:
 
 def _opposite(word: str, other: str) -> bool:
     opposites = word_list("antonyms")
+    if other in (prefix + word for prefix in _NEGATIONS) or word in (prefix + other for prefix in _NEGATIONS):
+        return True
     return other in opposites.get(word, ()) or word in opposites.get(other, ())
 
 

@@ -22,13 +22,13 @@ class WordReading:
     Attributes:
         log_probs: (words,) natural log of each word's probability after the text before it, summed over its tokens;
             NaN where the model does not say: the text's first token, and words behind `MAX_TOKENS`.
-        token_ids: (n,) what it read.
-        first_tokens: (words,) place in `token_ids` of each word's first token; -1 behind `MAX_TOKENS`.
+        first_tokens: (words,) place of each word's first token among the text's; -1 behind `MAX_TOKENS`.
+        hidden: (tokens, hidden) last hidden states.
     """
 
     log_probs: np.ndarray
-    token_ids: np.ndarray
     first_tokens: np.ndarray
+    hidden: np.ndarray
 
 
 def read_words(backbone: Backbone, text: str, words: Sequence[Word]) -> WordReading:
@@ -42,14 +42,16 @@ def read_words(backbone: Backbone, text: str, words: Sequence[Word]) -> WordRead
     limit = min(MAX_TOKENS, backbone.max_positions or MAX_TOKENS)
     (encoding,) = backbone.encode([text], limit)
     log_probs = np.full(len(encoding.token_ids), np.nan)
+    hidden = np.empty((0, backbone.hidden_size), np.float16)
     if len(encoding.token_ids) > 1:
         (features,) = Extractor(backbone, max_length=limit).extract([""], [encoding])
         log_probs[1:] = features.metrics[:, 0]
+        hidden = features.hidden
     spans = [_tokens(encoding, start, end) for start, end in _canonical_spans(text, words)]
     return WordReading(
         log_probs=np.array([log_probs[first:last].sum() if first >= 0 else np.nan for first, last in spans]),
-        token_ids=encoding.token_ids,
         first_tokens=np.array([first for first, _ in spans], dtype=np.int64),
+        hidden=hidden,
     )
 
 
@@ -72,8 +74,7 @@ def _tokens(encoding: Encoding, start: int, end: int) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def next_log_probs(backbone: Backbone, token_ids: np.ndarray, positions: Sequence[int]) -> torch.Tensor:
-    """Log-probabilities of every token at some places after the tokens before them: (positions, vocab) float32."""
-    ids = torch.from_numpy(np.asarray(token_ids)).long().to(backbone.device)[None]  # (1, seq)
-    hidden = backbone.hidden_states(ids)[0, torch.tensor(positions, device=backbone.device) - 1]
-    return backbone.logits(hidden).float().log_softmax(-1)
+def next_log_probs(backbone: Backbone, hidden: np.ndarray) -> torch.Tensor:
+    """Log-probabilities of every token after some last hidden states: (rows, hidden) -> (rows, vocab) float32."""
+    states = torch.from_numpy(np.ascontiguousarray(hidden)).to(backbone.device, backbone.dtype)
+    return backbone.logits(states).float().log_softmax(-1)
