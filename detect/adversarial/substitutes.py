@@ -15,9 +15,6 @@ from detect.adversarial.word_model import WordReading, next_log_probs
 from detect.adversarial.words import Word, like
 from features.backbone import Backbone
 
-NEAREST = 24
-"""Neighbours looked at of each word."""
-
 LEAST_COSINE = 0.5
 """Of a neighbour's vector: under SmolLM2-135M 0.7 is a near synonym, 0.3 a word of the same matter."""
 
@@ -85,7 +82,7 @@ class Substitutes:
             return {}
         found = {
             other: cosine
-            for other, cosine in self._neighbours.of(word, NEAREST)
+            for other, cosine in self._neighbours.of(word)
             if cosine >= LEAST_COSINE and may_replace(word, other) and self._mutual(word, other)
         }
         found |= {other: max(BY_HAND, found.get(other, 0.0)) for other in synonyms(word)}
@@ -94,7 +91,7 @@ class Substitutes:
 
     def _mutual(self, word: str, other: str) -> bool:
         """Whether each is among the other's neighbours: pieces of words are near to many that are not near to them."""
-        return any(back == word for back, _ in self._neighbours.of(other, NEAREST))
+        return any(back == word for back, _ in self._neighbours.of(other))
 
     def in_context(self, text: str, words: Sequence[Word], reading: WordReading) -> dict[int, list[Candidate]]:
         """Candidates for each word with what the language model says of them, those worth most first.
@@ -124,10 +121,11 @@ class Substitutes:
         return found
 
     def _token(self, text: str, word: Word, other: str) -> int | None:
-        """The one token of a candidate where a word stands; None for several."""
+        """The one token of a candidate where a word stands; None for several, or one of unknown words."""
         space = " " if word.start and text[word.start - 1].isspace() else ""
         ids = self._backbone.tokenizer.encode(space + other, add_special_tokens=False).ids
-        return ids[0] if len(ids) == 1 else None
+        whole = len(ids) == 1 and self._backbone.tokenizer.decode(ids).strip() == other
+        return ids[0] if whole else None
 
 
 def _first_words(text: str, words: Sequence[Word]) -> set[int]:
