@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from detect.adversarial.neighbours import Neighbours
 from detect.adversarial.sentences import sentences_of
-from detect.adversarial.thesaurus import function_words, may_replace, synonyms
+from detect.adversarial.thesaurus import may_replace, synonyms
 from detect.adversarial.word_model import WordReading, next_log_probs
 from detect.adversarial.words import Word, like
 from features.backbone import Backbone
@@ -59,8 +59,8 @@ class Substitutes:
     def of_words(self, text: str, words: Sequence[Word]) -> dict[int, dict[str, float]]:
         """Candidates with their likeness for each word that has any, by its place; the likest first.
 
-        Function words, names (a capital within a sentence) and words in capitals have none. Candidates have the case of
-        the word, and the article before it ("a", "an") stays right.
+        Function words have none but the thesaurus', names (a capital within a sentence) and words in capitals none at
+        all. Candidates have the case of the word, and the article before it ("a", "an") stays right.
         """
         starts = _first_words(text, words)
         found: dict[int, dict[str, float]] = {}
@@ -78,8 +78,6 @@ class Substitutes:
         return found
 
     def _alike(self, word: str) -> dict[str, float]:
-        if word in function_words():
-            return {}
         found = {
             other: cosine
             for other, cosine in self._neighbours.of(word)

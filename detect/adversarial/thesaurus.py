@@ -18,7 +18,7 @@ _NEGATIONS = ("un", "in", "im", "il", "ir", "dis", "non", "mis", "de")
 
 @cache
 def function_words() -> frozenset[str]:
-    """Words that carry grammar: they are neither replaced nor put in the place of others."""
+    """Words that carry grammar: but for what the thesaurus says, nothing replaces them and they replace nothing."""
     return frozenset(word for row in word_rows("function_words") for word in row)
 
 

@@ -136,6 +136,6 @@ def test_the_real_model_gives_synonyms_that_fit(backbone_home: Path) -> None:
     assert all(np.isfinite(option.gain) for found in options.values() for option in found)
     found = attacked("synonym", text, 0.5, means=AttackMeans(backbone=lambda: real))[0].split()
     changed = {a: b for a, b in zip(text.split(), found, strict=True) if a != b}
-    assert {"show", "method", "However,"} <= set(changed)
+    assert changed["However,"] == "Nevertheless,"
     assert changed["method"] in ("technique", "approach", "procedure")
     assert LEAST_GAIN < 0
