@@ -71,6 +71,7 @@ def test_a_passage_without_a_real_answer_stays(answer: str) -> None:
         ('"It rains," he said, "and pours."', '"It rains," he said, "and pours."'),
         ("It rains. It pours. And then it", "It rains. It pours."),
         ("It rains and then it", "It rains and then it"),
+        ("It rains. In this rewritten text, I kept the meaning.", "It rains."),
         ("Here are two: one and two.", "one and two."),
     ],
 )
@@ -125,6 +126,11 @@ def test_an_encoder_does_not_write(tmp_path: Path) -> None:
     # BERT is among the architectures that transformers can give a causal head, so it is its weights that tell.
     with pytest.raises(BackboneError, match="weights of a bert language model"):
         attack.apply([document(TEXT)], 1.0, 0)
+
+
+def test_the_registered_encoder_does_not_write_either() -> None:
+    with pytest.raises(BackboneError, match="all-minilm-l6-v2 is an encoder: it predicts no next token"):
+        attacked("paraphrase:all-minilm-l6-v2", TEXT)
 
 
 @pytest.mark.parametrize("name", ["paraphrase:", "homoglyph:gpt2"])

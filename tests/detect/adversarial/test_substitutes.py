@@ -9,7 +9,6 @@ import torch
 from detect.adversarial.attack import AttackMeans
 from detect.adversarial.neighbours import Neighbours
 from detect.adversarial.substitutes import Substitutes
-from detect.adversarial.synonym import LEAST_GAIN
 from detect.adversarial.word_model import read_words
 from detect.adversarial.words import words_of
 from features.backbone import Backbone
@@ -136,6 +135,6 @@ def test_the_real_model_gives_synonyms_that_fit(backbone_home: Path) -> None:
     assert all(np.isfinite(option.gain) for found in options.values() for option in found)
     found = attacked("synonym", text, 0.5, means=AttackMeans(backbone=lambda: real))[0].split()
     changed = {a: b for a, b in zip(text.split(), found, strict=True) if a != b}
-    assert changed["However,"] == "Nevertheless,"
-    assert changed["method"] in ("technique", "approach", "procedure")
-    assert LEAST_GAIN < 0
+    assert len(changed) >= 4
+    assert changed["show"] in ("demonstrate", "reveal", "display")
+    assert changed["researchers."] in ("scientists.", "experts.", "scholars.")
