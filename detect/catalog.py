@@ -3,6 +3,7 @@
 This module imports no other at the top that is heavy, so that lists and help texts are instant.
 """
 
+import json
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -221,7 +222,13 @@ def _layers(layers: list[int]) -> str:
 def catalog() -> list[CatalogEntry]:
     """Every detector that has a name: those that ship, then those that need no training, then those that do."""
     shipped = [
-        CatalogEntry(folder.name, "pawn", STATES, PAWN, "trained and calibrated; ships with this version")
+        CatalogEntry(
+            folder.name,
+            json.loads((folder / "detector.json").read_bytes())["kind"],
+            STATES,
+            PAWN,
+            "trained and calibrated; ships with this version",
+        )
         for folder in sorted(PRETRAINED.iterdir())
         if (folder / "detector.json").is_file()
     ]

@@ -54,9 +54,12 @@ class Benchmark:
         """
         for seed in self.config.seeds:
             for protocol in sorted(self.config.protocols, key=PROTOCOLS.index):
-                for fold in folds(self.corpora.data.documents, self.corpora.names, protocol, seed):
+                for fold in self._folds(protocol, seed):
                     for contender in self.config.detectors:
                         yield fold, contender, seed, self._file(fold, contender, seed)
+
+    def _folds(self, protocol: str, seed: int) -> Iterator[Fold]:
+        return folds(self.corpora.data.documents, self.corpora.names, protocol, seed, self.config.only_learnt)
 
     def run(
         self,
@@ -164,9 +167,10 @@ def run_benchmark(
     store = FeatureStore(cache, extractor.fingerprint, codec)
     identity = {"fingerprint": extractor.fingerprint.to_dict(), "codec": codec.name}
     with tracker.run("benchmark", config.name, config.settings() | identity) as run:
-        for path in (path for paths in config.corpora.values() for path in paths):
+        every = {**config.corpora, **config.only_learnt}
+        for path in (path for paths in every.values() for path in paths):
             run.dataset(path, "benchmark")
-        corpora = LabelledCorpora.load(config.corpora, extractor, store, rows_line)
+        corpora = LabelledCorpora.load(every, extractor, store, rows_line)
         for status, count in corpora.left_out.items():
             say(f"{count:,} rows are left out: {status}")
         benchmark = Benchmark(config, corpora, folder, identity)

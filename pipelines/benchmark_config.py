@@ -1,7 +1,7 @@
 """What a benchmark compares: read from a YAML file that a person wrote."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class BenchmarkConfig:
         name: for titles and runs.
         corpora: files of each corpus by its name.
         detectors: those compared.
+        only_learnt: files of corpora that are learnt from and never judged, by name; see `protocols.folds`.
         protocols: of `PROTOCOLS`.
         seeds: of splits and trainings; each gives one row more.
         backbone: language model whose features are read.
@@ -33,6 +34,7 @@ class BenchmarkConfig:
     name: str
     corpora: Mapping[str, tuple[Path, ...]]
     detectors: tuple[Contender, ...]
+    only_learnt: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     protocols: tuple[str, ...] = ("in-domain",)
     seeds: tuple[int, ...] = (0,)
     backbone: str = "smollm2-135m"
@@ -57,7 +59,12 @@ class BenchmarkConfig:
             fields[name] = tuple(content[name]) if isinstance(content[name], list) else content[name]
             if not right(content[name]):
                 wrong.append(f"{name}: expected {expected}, got {content[name]!r}")
-        fields["corpora"] = _corpora(content.get("corpora"), path.parent, wrong)
+        fields["corpora"] = _corpora("corpora", content.get("corpora"), path.parent, wrong)
+        if "only_learnt" in content:
+            fields["only_learnt"] = _corpora("only_learnt", content["only_learnt"], path.parent, wrong)
+            wrong += [
+                f"only_learnt: {name} is judged too" for name in fields["only_learnt"] if name in fields["corpora"]
+            ]
         fields["detectors"] = _contenders(content.get("detectors"), wrong)
         if wrong:
             raise UsageError(f"{path} is no benchmark that can be run:\n" + "\n".join(f"- {line}" for line in wrong))
@@ -65,7 +72,11 @@ class BenchmarkConfig:
 
     def settings(self) -> dict[str, Any]:
         """All of it, JSON-able."""
-        return asdict(self) | {"corpora": {name: [str(file) for file in files] for name, files in self.corpora.items()}}
+        files = {
+            name: {corpus: [str(file) for file in paths] for corpus, paths in getattr(self, name).items()}
+            for name in ("corpora", "only_learnt")
+        }
+        return asdict(self) | files
 
 
 def _list_of(right: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -105,14 +116,14 @@ def _mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _corpora(given: object, folder: Path, wrong: list[str]) -> dict[str, tuple[Path, ...]]:
+def _corpora(field_name: str, given: object, folder: Path, wrong: list[str]) -> dict[str, tuple[Path, ...]]:
     if not isinstance(given, dict) or not given:
-        wrong.append(f"corpora: expected names with a file or a list of files each, got {given!r}")
+        wrong.append(f"{field_name}: expected names with a file or a list of files each, got {given!r}")
         return {}
     found = {}
     for name, files in given.items():
         paths = [folder / str(file) for file in (files if isinstance(files, list) else [files])]
-        wrong += [f"corpora: {name}: no file {path}" for path in paths if not path.is_file()]
+        wrong += [f"{field_name}: {name}: no file {path}" for path in paths if not path.is_file()]
         found[str(name)] = tuple(paths)
     return found
 

@@ -1,6 +1,6 @@
 """Protocols over labelled corpora: which documents are learnt from, which fix thresholds, which are judged."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,7 +48,9 @@ class Fold:
         return all(np.array_equal(one, another) for one, another in pairs)
 
 
-def folds(documents: Sequence[Document], corpora: Sequence[str], protocol: str, seed: int) -> Iterator[Fold]:
+def folds(
+    documents: Sequence[Document], corpora: Sequence[str], protocol: str, seed: int, only_learnt: Collection[str] = ()
+) -> Iterator[Fold]:
     """The folds of a protocol, each over the same split by sources as `pawn train` makes.
 
     What is left out is judged on whole. A generator's or an attack's texts are judged against the human texts of the
@@ -60,10 +62,37 @@ def folds(documents: Sequence[Document], corpora: Sequence[str], protocol: str, 
         corpora: the corpus of each document.
         protocol: one of `PROTOCOLS`.
         seed: of the split by sources.
+        only_learnt: corpora that are never judged: texts made for training. A fold learns from those that tell nothing
+            of what it leaves out: of the domains that it learns from, and of no generator that it does not.
 
     Raises:
         UsageError: for an unknown protocol.
     """
+    made = np.isin(corpora, list(only_learnt))
+    for fold in _folds(documents, corpora, protocol, seed, ~made):
+        yield _allowed(fold, documents, made) if made.any() else fold
+
+
+def _allowed(fold: Fold, documents: Sequence[Document], made: np.ndarray) -> Fold:
+    """The fold without made texts in what it judges and chooses by, and with some in what it learns from."""
+    genuine = fold.train[~made[fold.train]]
+    domains = {documents[index].domain for index in genuine}
+    unseen = {generator_name(document) for document, other in zip(documents, made, strict=True) if not other}
+    unseen -= {generator_name(documents[index]) for index in genuine}
+    kept = [
+        index
+        for index in fold.train
+        if not made[index] or (documents[index].domain in domains and generator_name(documents[index]) not in unseen)
+    ]
+    judged = {part: getattr(fold, part) for part in ("validation", "calibration", "test")}
+    return replace(
+        fold, train=np.array(kept, dtype=int), **{part: members[~made[members]] for part, members in judged.items()}
+    )
+
+
+def _folds(
+    documents: Sequence[Document], corpora: Sequence[str], protocol: str, seed: int, judged: np.ndarray
+) -> Iterator[Fold]:
     if protocol not in PROTOCOLS:
         raise UsageError(f"unknown protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
     parts = np.array(split_groups(documents, SPLIT, seed))
@@ -74,9 +103,9 @@ def folds(documents: Sequence[Document], corpora: Sequence[str], protocol: str, 
         for length in LENGTHS:
             yield replace(whole, protocol=protocol, held_out=f"{length} tokens", prefix=length)
     elif protocol == "size":
-        yield from _sizes(whole, documents, seed)
+        yield from _sizes(whole, documents, seed, judged)
     else:
-        yield from _left_out(documents, corpora, parts, protocol)
+        yield from _left_out(documents, corpora, parts, protocol, judged)
 
 
 def _fold(protocol: str, held_out: str, parts: np.ndarray, seen: np.ndarray, test: np.ndarray) -> Fold:
@@ -87,7 +116,7 @@ def _fold(protocol: str, held_out: str, parts: np.ndarray, seen: np.ndarray, tes
 
 
 def _left_out(
-    documents: Sequence[Document], corpora: Sequence[str], parts: np.ndarray, protocol: str
+    documents: Sequence[Document], corpora: Sequence[str], parts: np.ndarray, protocol: str, judged: np.ndarray
 ) -> Iterator[Fold]:
     values: dict[str, Callable[[], list[str]]] = {
         "corpus": lambda: list(corpora),
@@ -97,7 +126,7 @@ def _left_out(
     }
     field = np.array(values[protocol]())
     machine = np.array([document.label == 1 for document in documents])
-    names = sorted(set(field[machine]) - ({"none"} if protocol == "attack" else set()))
+    names = sorted(set(field[machine & judged]) - ({"none"} if protocol == "attack" else set()))
     for name in names:
         left_out = field == name
         test = left_out
@@ -107,15 +136,20 @@ def _left_out(
         yield _fold(protocol, str(name), parts, ~left_out, test)
 
 
-def _sizes(whole: Fold, documents: Sequence[Document], seed: int) -> Iterator[Fold]:
-    """The same test, learnt from fewer sources; each smaller training is a part of the larger ones."""
-    numbers = np.array(sources([documents[i] for i in whole.train]))
+def _sizes(whole: Fold, documents: Sequence[Document], seed: int, judged: np.ndarray) -> Iterator[Fold]:
+    """The same test, learnt from fewer sources; each smaller training is a part of the larger ones.
+
+    Texts that are only learnt from are all in each.
+    """
+    genuine, made = whole.train[judged[whole.train]], whole.train[~judged[whole.train]]
+    numbers = np.array(sources([documents[i] for i in genuine]))
     _, number = np.unique(numbers, return_inverse=True)  # 0, 1, ... for each source
     rank = np.random.default_rng(seed).permutation(number.max() + 1)
     order = np.argsort(rank[number], kind="stable")
     for share in SIZES:
-        kept = np.sort(whole.train[order[: max(2, round(share * len(order)))]])
-        yield replace(whole, protocol="size", held_out=f"{len(kept)} texts", train=kept)
+        kept = genuine[order[: max(2, round(share * len(order)))]]
+        train = np.sort(np.concatenate([kept, made]))
+        yield replace(whole, protocol="size", held_out=f"{len(kept)} texts", train=train)
 
 
 def generator_name(document: Document) -> str:

@@ -1,7 +1,7 @@
 """Folds: what is left out is never learnt from, and nothing of one source is on two sides."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -108,3 +108,30 @@ def test_another_seed_is_another_split() -> None:
 def test_an_unknown_protocol_is_refused_by_name() -> None:
     with pytest.raises(UsageError, match="unknown protocol 'leave-one-out', expected one of in-domain, corpus"):
         found("leave-one-out")
+
+
+MADE = [
+    Document(f"made {number}", f"made text number {number}", 1, domain, generator)
+    for number, (domain, generator) in enumerate(
+        product(("essays", "news", "reviews", "recipes"), ("gpt", "own"), repeat=1), start=600
+    )
+    for number in range(number * 10, number * 10 + 10)
+]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_texts_made_for_training_are_never_judged_and_tell_nothing_of_what_is_left_out(protocol: str) -> None:
+    documents = [*DOCUMENTS, *MADE]
+    corpora = [*CORPORA, *(["made"] * len(MADE))]
+    with_made = list(folds(documents, corpora, protocol, 0, ["made"]))
+    for before, fold in zip(found(protocol), with_made, strict=True):
+        assert before.held_out == fold.held_out
+        for name in ("validation", "calibration", "test"):
+            assert parts(fold)[name].tolist() == parts(before)[name].tolist()
+        used = [documents[index] for index in fold.train if index >= len(DOCUMENTS)]
+        genuine = [documents[index] for index in fold.train if index < len(DOCUMENTS)]
+        assert genuine == [documents[index] for index in before.train]
+        assert {document.domain for document in used} <= {document.domain for document in genuine}
+        assert "recipes" not in {document.domain for document in used}
+        assert ("gpt" in {document.generator for document in used}) == (fold.held_out != "gpt")
+        assert "own" in {document.generator for document in used}
