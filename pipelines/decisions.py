@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from detect.adversarial.normalisation import normalised
 from detect.calibration import BAND_STARTS
 from detect.catalog import CalibratedDetector
 from features.documents import Document, Status, text_status
@@ -50,6 +52,16 @@ def judged(
     for score, p_value in zip(scores.tolist(), p_values, strict=True):
         decision = None if p_value is None or fpr is None else p_value <= fpr
         yield {"score": score, "p_value": p_value, "is_machine": decision}
+
+
+def as_read(rows: Iterable[Row], normalise: bool) -> Iterator[Row]:
+    """Rows with their texts in the letters that a reader sees (`detect.adversarial.normalisation`), if asked for."""
+    for row in rows:
+        text = normalised(row.document.text) if normalise and row.status is Status.OK else row.document.text
+        # A text of invisible characters alone is empty to its reader.
+        yield (
+            row if text == row.document.text else Row(replace(row.document, text=text), text_status(text), row.carried)
+        )
 
 
 def described(detector: CalibratedDetector, fpr: float | None) -> dict[str, str]:

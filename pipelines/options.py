@@ -74,6 +74,12 @@ def _layer_numbers(context: click.Context, parameter: click.Parameter, value: st
         raise click.BadParameter(f"expected numbers of layers such as 10,20,30, got {value!r}") from error
 
 
+normalise_option = click.option(
+    "--normalise/--no-normalise",
+    default=True,
+    show_default=True,
+    help="Undo invisible characters and look-alike letters first, the usual tricks against detectors.",
+)
 observer_option = click.option(
     "--observer",
     default=None,

@@ -19,7 +19,7 @@ from features.errors import DetectorError, UsageError
 from features.extractor import DEFAULT_MAX_LENGTH, Extractor
 from features.registry import resolve
 from pipelines.corpora import Corpus, Row
-from pipelines.decisions import NOT_JUDGED, check_fpr, described, judged, results_frame
+from pipelines.decisions import NOT_JUDGED, as_read, check_fpr, described, judged, results_frame
 from pipelines.extraction import Item, block_features, blocks, load_extractor, prepare
 from pipelines.results import ResultWriter, Summary
 from pipelines.text_scoring import TextScorer
@@ -38,6 +38,8 @@ class ScoringSettings:
         device: "cpu" or "cuda"; None: cuda when there is one.
         observer: second language model, for detectors that compare two, or "@LAYER" for an early exit of the backbone;
             None: the one that the detector was trained with.
+        normalise: read texts as their readers see them: invisible characters and letters of other scripts that stand
+            for Latin ones, the usual tricks against detectors, are undone before anything else.
 
     A detector that reads the text itself has no use for backbone, max_length, cache and observer.
     """
@@ -49,6 +51,7 @@ class ScoringSettings:
     cache: str | Path | None = None
     device: str | None = None
     observer: str | None = None
+    normalise: bool = True
 
 
 class Scorer:
@@ -66,6 +69,7 @@ class Scorer:
         *,
         fpr: float | None = None,
         cache: str | Path | None = None,
+        normalise: bool = True,
     ) -> None:
         """Put loaded parts together.
 
@@ -77,6 +81,7 @@ class Scorer:
             raise DetectorError(f"detector {detector.detector.name} reads texts, not features; use TextScorer")
         detector.check_features(extractor.fingerprint.to_dict())
         self.fpr = check_fpr(detector, fpr)
+        self.normalise = normalise
         self.detector = detector
         self.extractor = extractor
         self._reader = detector.detector
@@ -117,7 +122,7 @@ class Scorer:
 
     def score_rows(self, rows: Iterable[Row]) -> Iterator[list[dict[str, Any]]]:
         """Result rows of a corpus in its order, a block at a time: memory holds one block."""
-        for block in blocks(prepare(rows, self.extractor, self.store)):
+        for block in blocks(prepare(as_read(rows, self.normalise), self.extractor, self.store)):
             yield self._score_block(block)
 
     def describe(self) -> dict[str, str]:
@@ -126,6 +131,7 @@ class Scorer:
             "backbone": self.extractor.backbone.name,
             "features": json.dumps(self.extractor.fingerprint.to_dict()),
             "codec": self.codec.name,
+            "normalised": json.dumps(self.normalise),
         }
 
     @property
@@ -155,13 +161,13 @@ def _scorer(
 ) -> Scorer | TextScorer:
     """What scores by a loaded detector."""
     if reads_text(detector.detector):
-        return TextScorer(detector, fpr=settings.fpr)
+        return TextScorer(detector, fpr=settings.fpr, normalise=settings.normalise)
     check_fpr(detector, settings.fpr)  # before anything slow
     observer = detector.check_observer(settings.observer)
     files = resolve(settings.backbone or detector.backbone, progress=progress)
     backbone = Backbone.load(files, device=settings.device)
     extractor = load_extractor(backbone, max_length=settings.max_length, layers=detector.layers, observer=observer)
-    return Scorer(detector, extractor, fpr=settings.fpr, cache=settings.cache)
+    return Scorer(detector, extractor, fpr=settings.fpr, cache=settings.cache, normalise=settings.normalise)
 
 
 def score_corpus(
@@ -189,6 +195,7 @@ def score_corpus(
         "corpus": corpus.identity(),
         "detector": detector.identity,
         "fpr": check_fpr(detector, settings.fpr),
+        "normalise": settings.normalise,
         "version": version("pawn-detect"),
     }
     if not reads_text(detector.detector):

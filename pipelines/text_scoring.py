@@ -1,5 +1,6 @@
 """Texts -> scores by a detector that reads the text itself: no language model of the feature stage, no cache."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from detect.text_reading import Reading, readings
 from features.documents import Status, text_key
 from features.errors import DetectorError
 from pipelines.corpora import Row
-from pipelines.decisions import NOT_JUDGED, check_fpr, described, judged, results_frame
+from pipelines.decisions import NOT_JUDGED, as_read, check_fpr, described, judged, results_frame
 from pipelines.extraction import BLOCK_ROWS, BLOCK_TOKENS
 
 BLOCK_CHARACTERS = 4 * BLOCK_TOKENS
@@ -24,7 +25,7 @@ class TextScorer:
     It reads of a text what the detector was trained to read, so it has no backbone, length limit or cache to choose.
     """
 
-    def __init__(self, detector: CalibratedDetector, *, fpr: float | None = None) -> None:
+    def __init__(self, detector: CalibratedDetector, *, fpr: float | None = None, normalise: bool = True) -> None:
         """Put a loaded detector to work.
 
         Raises:
@@ -34,6 +35,7 @@ class TextScorer:
         if not reads_text(detector.detector):
             raise DetectorError(f"detector {detector.detector.name} reads features, not texts; use Scorer")
         self.fpr = check_fpr(detector, fpr)
+        self.normalise = normalise
         self.detector = detector
         self.tokens_done = 0
         self._reader = detector.detector
@@ -50,7 +52,7 @@ class TextScorer:
         """Result rows of a corpus in its order, a block at a time: memory holds one block."""
         block: list[Row] = []
         characters = 0
-        for row in rows:
+        for row in as_read(rows, self.normalise):
             block.append(row)
             characters += len(row.document.text)
             if characters >= BLOCK_CHARACTERS or len(block) >= BLOCK_ROWS:
@@ -61,7 +63,7 @@ class TextScorer:
 
     def describe(self) -> dict[str, str]:
         """What produced a result: goes into the metadata of every output file."""
-        return described(self.detector, self.fpr)
+        return described(self.detector, self.fpr) | {"normalised": json.dumps(self.normalise)}
 
     def _score_block(self, block: list[Row]) -> list[dict[str, Any]]:
         texts = {text_key(row.document.text): row.document.text for row in block if row.status is Status.OK}

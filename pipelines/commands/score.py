@@ -2,7 +2,7 @@
 
 import click
 
-from pipelines.options import input_options, model_options, observer_option, progress_option
+from pipelines.options import input_options, model_options, normalise_option, observer_option, progress_option
 
 
 @click.command()
@@ -42,6 +42,7 @@ from pipelines.options import input_options, model_options, observer_option, pro
     metavar="DIR|none",
     help="Keep features here, and take from here what is there already.",
 )
+@normalise_option
 @model_options
 @progress_option
 def command(
@@ -56,6 +57,7 @@ def command(
     observer: str | None,
     fpr: float | None,
     cache: str,
+    normalise: bool,
     max_length: int,
     device: str | None,
     shown: bool | None,
@@ -90,6 +92,7 @@ def command(
         cache=None if cache == "none" else cache,
         device=device,
         observer=observer,
+        normalise=normalise,
     )
     with Corpus.open(inputs, options) as corpus:
         out = None if output == "-" else Path(output)

@@ -38,7 +38,7 @@ def test_every_row_of_a_jsonl_file_gets_a_status_and_only_read_texts_a_score(
         b'{"text": null}': "null",
         b'{"other": 1}': "null",
         b'{"text": "too short"}': "too_short",
-        b'{"text": "\\u200b\\u200b"}': "too_short",
+        b'{"text": "\\u200b\\u200b"}': "empty",
         b'{"text": 17}': "not_text",
         b'{"text": ["a list"]}': "not_text",
         b'{"text": "' + b"not UTF-8 \xff\xfe " * 9 + b'"}': "invalid_utf8",

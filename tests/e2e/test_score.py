@@ -214,3 +214,21 @@ def test_a_zero_shot_detector_scores_without_decisions(tmp_path: Path, toy: Toy,
     refused = pawn(*command, "--fpr", 0.01)
     assert refused.code == 2
     assert "fast-detect-gpt has no calibration, so --fpr 0.01 cannot be kept" in refused.err
+
+
+def test_tricks_of_characters_change_no_score_unless_texts_are_to_be_read_as_they_are(
+    tmp_path: Path, toy: Toy, pawn: Pawn
+) -> None:
+    plain = "The council met again on Monday to discuss the plan for a new bridge across the river near the old mill."
+    tricked = plain.replace("o", "\u043e").replace(" the", " t\u200bhe")  # a Cyrillic letter, a zero-width space
+    rows = [{"text": plain}, {"text": tricked}, {"text": "\u200b" * 40}]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    command = ("score", source, "--detector", toy.detector, "-o")
+    assert pawn(*command, tmp_path / "read.parquet").code == 3
+    assert pawn(*command, tmp_path / "raw.parquet", "--no-normalise").code == 0
+    read, raw = (read_results(tmp_path / name) for name in ("read.parquet", "raw.parquet"))
+    assert (read[0]["score"], read[0]["n_tokens"]) == (read[1]["score"], read[1]["n_tokens"])
+    assert (read[2]["status"], read[2]["score"]) == ("empty", None)
+    assert read[0]["score"] == raw[0]["score"] != raw[1]["score"]
+    metadata = pq.read_schema(tmp_path / "raw.parquet").metadata
+    assert metadata[b"pawn.normalised"] == b"false"
