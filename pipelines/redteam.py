@@ -15,7 +15,7 @@ from detect.adversarial.prompts import Prompt, cut_prompts, share_out
 from detect.adversarial.quality import perplexity, repetition
 from detect.catalog import DEFAULT_BACKBONE, DEFAULT_DETECTOR, trainable_names
 from features.backbone import Backbone
-from features.errors import UsageError
+from features.errors import InputError, UsageError
 from features.extractor import DEFAULT_MAX_LENGTH
 from features.registry import BackboneFiles, resolve
 from pipelines.corpora import Corpus, CorpusOptions
@@ -54,6 +54,7 @@ class RedTeamRequest:
         also: detectors that are not, for transfer.
         generator: causal language model that is fine-tuned.
         judge: another language model for perplexity, if there is one.
+        backbone: language model of the detectors; None: each detector's own.
         prompts: to train on.
         held_out: to compare on.
         calibration: human texts that fix thresholds.
@@ -81,9 +82,10 @@ class RedTeamRequest:
     also: Sequence[str] = TRANSFER
     generator: str = DEFAULT_BACKBONE
     judge: str | None = None
-    prompts: int = 192
+    backbone: str | None = None
+    prompts: int = 128
     held_out: int = 128
-    calibration: int = 300
+    calibration: int = 200
     prompt_tokens: int = 16
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -181,6 +183,19 @@ class RedTeam:
             scorer = Scorer(scorer.detector, scorer.extractor)
         return scores_of(scorer, texts)
 
+    def check(self) -> None:
+        """Refuse a detector that has no score for texts of this length, before anything slow is done.
+
+        Raises:
+            InputError: saying what to ask for.
+        """
+        scores = self.score([prompt.human for prompt in self.parts["calibration"]][:PROBED])
+        if not np.isfinite(scores).all():
+            raise InputError(
+                f"{self.request.detector} gives {int((~np.isfinite(scores)).sum())} of {len(scores)} human texts of "
+                f"{self.request.sampling.new_tokens} tokens no score; ask for longer ones with --new-tokens"
+            )
+
     def measure(self, prompts: Sequence[Prompt], texts: Sequence[Continuation]) -> dict[str, float]:
         """What is noted of texts on the way."""
         return {
@@ -269,7 +284,13 @@ def prepare(request: RedTeamRequest, say: Say, steps: Steps) -> RedTeam:
 
 
 def _scorer(name: str, request: RedTeamRequest, say: Say) -> AnyScorer:
-    settings = ScoringSettings(detector=name, max_length=request.max_length, cache=request.cache, device=request.device)
+    settings = ScoringSettings(
+        detector=name,
+        backbone=request.backbone,
+        max_length=request.max_length,
+        cache=request.cache,
+        device=request.device,
+    )
     return Scorer.load(settings, progress=say)
 
 

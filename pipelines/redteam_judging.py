@@ -12,6 +12,7 @@ from cache.store import FeatureStore
 from detect.adversarial.generation import Continuation
 from detect.adversarial.prompts import Prompt
 from detect.adversarial.quality import MeaningEncoder, Quality, distinct, perplexity, repetition
+from detect.trained import silent
 from features.backbone import Backbone
 from features.documents import Document
 from features.errors import InputError
@@ -162,27 +163,35 @@ def retrained(
     """
     codec = codec_named(AUTO, extractor.fingerprint.weights_id, extractor.fingerprint.layers)
     store = FeatureStore(cache, extractor.fingerprint, codec)
-    corpora = LabelledCorpora.load({name: [path] for name, path in files.items()}, extractor, store)
-    where = np.array(corpora.names)
-    turn = np.array([int(document.id.rpartition(":")[2]) for document in corpora.data.documents])
+    # Apart, for a text that the generator writes before and after alike is one of each.
+    corpora = {kind: _corpora(files, kind, extractor, store) for kind in (BEFORE, AFTER)}
+    folds = {kind: _fold(own, kind) for kind, own in corpora.items()}
     frames = []
     for name in names:
         for kind in (BEFORE, AFTER):
-            learnt = np.isin(where, ["train-human", f"train-{kind}"])
-            chosen_by = learnt & (turn % VALIDATION_EVERY == 0)
-            fold = Fold(
-                protocol="retrained",
-                held_out=kind,
-                train=np.flatnonzero(learnt & ~chosen_by),
-                validation=np.flatnonzero(chosen_by),
-                calibration=np.flatnonzero(where == "calibration-human"),
-                test=np.flatnonzero(np.char.startswith(where, "heldout-")),
-            )
             label = f"{name}, trained on {kind}"
-            say(f"training {label}: {len(fold.train)} texts")
-            detector = Contender(label, name).fitted(corpora, fold, seed, lambda event, values: None)
-            found = judged(corpora, fold, detector, label, seed)
-            for on, other in ((BEFORE, AFTER), (AFTER, BEFORE)):
-                own = found.filter(pl.col("corpus") != f"heldout-{other}")
-                frames.append(own.with_columns(held_out=pl.lit(on), protocol=pl.lit("retrained")))
+            say(f"training {label}: {len(folds[kind].train)} texts")
+            detector = Contender(label, name).fitted(corpora[kind], folds[kind], seed, silent)
+            frames += [judged(corpora[on], folds[on], detector, label, seed) for on in (BEFORE, AFTER)]
     return pl.concat(frames)
+
+
+def _corpora(files: Mapping[str, Path], kind: str, extractor: Extractor, store: FeatureStore) -> LabelledCorpora:
+    """Human texts and the machine's of one kind."""
+    own = {name: [path] for name, path in files.items() if name.endswith(("-human", f"-{kind}"))}
+    return LabelledCorpora.load(own, extractor, store)
+
+
+def _fold(corpora: LabelledCorpora, kind: str) -> Fold:
+    """What a new detector learns from, chooses by and is judged on; thresholds come from human texts alone."""
+    part = np.array([name.partition("-")[0] for name in corpora.names])
+    turn = np.array([int(document.id.rpartition(":")[2]) for document in corpora.data.documents])
+    chosen_by = (part == "train") & (turn % VALIDATION_EVERY == 0)
+    return Fold(
+        protocol="retrained",
+        held_out=kind,
+        train=np.flatnonzero((part == "train") & ~chosen_by),
+        validation=np.flatnonzero(chosen_by),
+        calibration=np.flatnonzero(part == "calibration"),
+        test=np.flatnonzero(part == "heldout"),
+    )

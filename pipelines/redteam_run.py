@@ -77,6 +77,7 @@ def run_redteam(
         for name in request.inputs:
             if Path(name).is_file():
                 run.dataset(Path(name), "prompts")
+        team.check()
         team.texts("heldout-before")
         if request.retrain:
             team.texts("train-before")

@@ -55,9 +55,9 @@ class CriticConfig:
         UsageError: naming the first setting that cannot be.
     """
 
-    rounds: int = 16
+    rounds: int = 12
     texts: int = 32
-    batch_size: int = 16
+    batch_size: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
@@ -95,16 +95,15 @@ def advantages(scores: np.ndarray, limit: float) -> np.ndarray:
     return standardised
 
 
-def critic_loss(human: Tensor, own: Tensor, weights: Tensor, config: CriticConfig) -> Tensor:
-    """The loss of this module's docstring.
+def critic_loss(log_probs: Tensor, weights: Tensor, weight: float) -> Tensor:
+    """A term of this module's loss: - weight x mean of weights x log p.
 
     Args:
-        human: (texts,) mean log-probabilities of human continuations.
-        own: (texts,) of the generator's.
-        weights: (texts,) `advantages` of the generator's.
-        config: the weights of the two terms.
+        log_probs: (texts,) mean log-probabilities of continuations.
+        weights: (texts,) ones for human continuations, `advantages` for the generator's.
+        weight: of the term.
     """
-    return -config.human_weight * human.mean() - config.verdict_weight * (weights * own).mean()
+    return -weight * (weights * log_probs).mean()
 
 
 def train_critic(
@@ -173,23 +172,27 @@ def _step(
     """One step of the optimiser on so many texts of each kind; gradients are summed over small batches of them."""
     policy.adapted.train()
     optimiser.zero_grad(set_to_none=True)
-    found = {"loss": 0.0, "human_loss": 0.0}
-    for start in range(0, len(prompts), MICRO_BATCH):
-        part = slice(start, start + MICRO_BATCH)
-        share = len(prompts[part]) / len(prompts)
-        human: Texts = [(prompt.token_ids, prompt.human_ids) for prompt in prompts[part]]
-        drawn: Texts = [
-            (prompt.token_ids, text.token_ids) for prompt, text in zip(prompts[part], own[part], strict=True)
-        ]
-        human_log_probs, own_log_probs = policy.log_probs(human), policy.log_probs(drawn)
-        signs = torch.from_numpy(weights[part]).to(own_log_probs)
-        loss = critic_loss(human_log_probs, own_log_probs, signs, config) * share
-        loss.backward()
-        found["loss"] += float(loss.detach())
-        found["human_loss"] -= float(human_log_probs.detach().mean()) * share
+    human: Texts = [(prompt.token_ids, prompt.human_ids) for prompt in prompts]
+    drawn: Texts = [(prompt.token_ids, text.token_ids) for prompt, text in zip(prompts, own, strict=True)]
+    human_loss, human_mean = _backward(policy, human, np.ones(len(human)), config.human_weight)
+    own_loss, _ = _backward(policy, drawn, weights, config.verdict_weight)
     nn.utils.clip_grad_norm_(policy.parameters(), config.gradient_clip)
     optimiser.step()
-    return found
+    return {"loss": human_loss + own_loss, "human_loss": -human_mean}
+
+
+def _backward(policy: Policy, texts: Texts, weights: np.ndarray, weight: float) -> tuple[float, float]:
+    """Add the gradients of a term of the loss, a few texts at a time; the term, and the mean log-probability."""
+    loss = mean = 0.0
+    for start in range(0, len(texts), MICRO_BATCH):
+        part = slice(start, start + MICRO_BATCH)
+        share = len(texts[part]) / len(texts)
+        log_probs = policy.log_probs(texts[part])
+        term = critic_loss(log_probs, torch.from_numpy(weights[part]).to(log_probs), weight) * share
+        term.backward()
+        loss += float(term.detach())
+        mean += float(log_probs.detach().mean()) * share
+    return loss, mean
 
 
 def _endless(count: int, seed: int) -> Iterator[int]:

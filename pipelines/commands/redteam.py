@@ -24,12 +24,13 @@ from pipelines.options import cache_directory, device_option, input_options, pro
 )
 @click.option("--generator", default="smollm2-135m", show_default=True, help="Causal language model that is tuned.")
 @click.option("--judge", default=None, help="Another language model whose perplexity of the texts is reported too.")
-@click.option("--prompts", type=click.IntRange(min=2), default=192, show_default=True, help="To train on.")
+@click.option("--backbone", default=None, help="Language model of the detectors.  [default: each detector's own]")
+@click.option("--prompts", type=click.IntRange(min=2), default=128, show_default=True, help="To train on.")
 @click.option("--held-out", type=click.IntRange(min=2), default=128, show_default=True, help="Prompts to compare on.")
 @click.option(
     "--calibration",
     type=click.IntRange(min=20),
-    default=300,
+    default=200,
     show_default=True,
     help="Human texts that fix thresholds.",
 )
@@ -54,11 +55,14 @@ from pipelines.options import cache_directory, device_option, input_options, pro
     help="Of AdamW.  [default: 1e-3 for critic, 2e-4 for the others]",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=None, help="Of a step.  [default: 16 of each kind; 8 pairs]"
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Of a step.  [default: 8 texts of each kind; 8 pairs]",
 )
 @click.option("--rank", type=click.IntRange(min=1), default=16, show_default=True, help="Of the LoRA adapters.")
 @click.option(
-    "--rounds", type=click.IntRange(min=1), default=16, show_default=True, help="critic: of drawing and learning."
+    "--rounds", type=click.IntRange(min=1), default=12, show_default=True, help="critic: of drawing and learning."
 )
 @click.option(
     "--round-texts", type=click.IntRange(min=2), default=32, show_default=True, help="critic: drawn in a round."
