@@ -12,7 +12,7 @@ from detect.adversarial.generation import Continuation, SamplingSettings, sample
 from detect.adversarial.policy import GENERATOR_LORA, Policy
 from detect.adversarial.preference import PreferenceConfig, check_trl, human_pairs, ranked_pairs, train_dpo
 from detect.adversarial.prompts import Prompt, cut_prompts, share_out
-from detect.adversarial.quality import perplexity, repetition
+from detect.adversarial.quality import DEFAULT_ENCODER, perplexity, repetition
 from detect.catalog import DEFAULT_BACKBONE, DEFAULT_DETECTOR, trainable_names
 from features.backbone import Backbone
 from features.errors import InputError, UsageError
@@ -55,6 +55,7 @@ class RedTeamRequest:
         generator: causal language model that is fine-tuned.
         judge: another language model for perplexity, if there is one.
         backbone: language model of the detectors; None: each detector's own.
+        encoder: of meaning.
         prompts: to train on.
         held_out: to compare on.
         calibration: human texts that fix thresholds.
@@ -83,6 +84,7 @@ class RedTeamRequest:
     generator: str = DEFAULT_BACKBONE
     judge: str | None = None
     backbone: str | None = None
+    encoder: str = DEFAULT_ENCODER
     prompts: int = 128
     held_out: int = 128
     calibration: int = 200
@@ -316,5 +318,5 @@ def _claim(request: RedTeamRequest, files: BackboneFiles, attacked: AnyScorer, h
         publish_json(path, {"identity": identity})
 
 
-NOT_IDENTITY = {"output", "cache", "device", "inputs", "also", "judge", "retrain", "resamples"}
+NOT_IDENTITY = {"output", "cache", "device", "inputs", "also", "judge", "encoder", "retrain", "resamples"}
 """What may change when a run is continued: none of it changes the generator or its texts."""

@@ -95,7 +95,8 @@ def report_text(team: RedTeam, result: "RedTeamResult") -> str:
         f"limits: perplexity at most {limits.perplexity:g} times the higher of human and before, at least "
         f"{limits.perplexity_floor:g} times the lower; repeated 4-grams at most {limits.repetition:g} above the "
         f"higher; distinct-2 at least {limits.distinct:g} times the lower; similarity at most "
-        f"{limits.similarity:g} below that before; words at least {limits.words:g} times the lower; at most {limits.unscored:.0%} without a score. "
+        f"{limits.similarity:g} below that before; words at least {limits.words:g} times the lower; at most "
+        f"{limits.unscored:.0%} without a score. "
         "Else the text became rubbish.",
         "## Training",
         "![curves](plots/curves.png)",

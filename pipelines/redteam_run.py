@@ -104,7 +104,7 @@ def _compare(team: RedTeam, curve: Sequence[Mapping[str, float]]) -> RedTeamResu
         found, unscored[name] = detection(name, scorer, compared)
         judgements.append(found)
     figures = figures_table(pl.concat(judgements), fprs=FPRS, slices=(), resamples=request.resamples)
-    encoder = MeaningEncoder.load(device=request.device)
+    encoder = MeaningEncoder.load(request.encoder, device=request.device)
     other = Backbone.load(resolve(request.judge), device=request.device) if request.judge else None
     attacked = next(iter(team.scorers))
     qualities = {

@@ -24,6 +24,12 @@ from pipelines.options import cache_directory, device_option, input_options, pro
 )
 @click.option("--generator", default="smollm2-135m", show_default=True, help="Causal language model that is tuned.")
 @click.option("--judge", default=None, help="Another language model whose perplexity of the texts is reported too.")
+@click.option(
+    "--encoder",
+    default="all-minilm-l6-v2",
+    show_default=True,
+    help="Encoder that measures similarity of meaning.",
+)
 @click.option("--backbone", default=None, help="Language model of the detectors.  [default: each detector's own]")
 @click.option("--prompts", type=click.IntRange(min=2), default=128, show_default=True, help="To train on.")
 @click.option("--held-out", type=click.IntRange(min=2), default=128, show_default=True, help="Prompts to compare on.")
