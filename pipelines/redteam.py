@@ -19,6 +19,7 @@ from features.errors import InputError, UsageError
 from features.extractor import DEFAULT_MAX_LENGTH
 from features.registry import BackboneFiles, resolve
 from pipelines.corpora import Corpus, CorpusOptions
+from pipelines.evaluation import by_own_name
 from pipelines.layouts.files import file_sha256
 from pipelines.parts import disk_errors, publish_json
 from pipelines.provenance import plain
@@ -193,8 +194,9 @@ class RedTeam:
         """
         scores = self.score([prompt.human for prompt in self.parts["calibration"]][:PROBED])
         if not np.isfinite(scores).all():
+            missing = int((~np.isfinite(scores)).sum())
             raise InputError(
-                f"{self.request.detector} gives {int((~np.isfinite(scores)).sum())} of {len(scores)} human texts of "
+                f"detector {self.request.detector} gives {missing} of {len(scores)} human texts of "
                 f"{self.request.sampling.new_tokens} tokens no score; ask for longer ones with --new-tokens"
             )
 
@@ -268,7 +270,7 @@ def prepare(request: RedTeamRequest, say: Say, steps: Steps) -> RedTeam:
         PawnError: for everything that can be wrong with data, detectors, models or the output folder.
     """
     names = list(dict.fromkeys((request.detector, *request.also)))
-    scorers = {name: _scorer(name, request, say) for name in names}
+    scorers = by_own_name([(name, _scorer(name, request, say)) for name in names])
     files = resolve(request.generator, progress=say)
     reference = Backbone.load(files, device=request.device)
     with Corpus.open(request.inputs, request.columns) as corpus:
