@@ -260,7 +260,8 @@ class RedTeam:
             on_point(probes[-1])
 
         config = replace(self.request.preference, seed=self.request.seed)
-        return [*probes, *train_dpo(self.policy, pairs, config, probe=probe, on_point=on_point)]
+        steps = train_dpo(self.policy, pairs, config, probe=probe, on_point=on_point)
+        return [*probes, *steps]
 
 
 def prepare(request: RedTeamRequest, say: Say, steps: Steps) -> RedTeam:
