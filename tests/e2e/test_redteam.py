@@ -143,13 +143,14 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_texts_train_a_detector(options: list[object], tmp_path: Path, pawn: Pawn) -> None:
+def test_the_texts_train_a_detector(options: list[object], toy: Toy, tmp_path: Path, pawn: Pawn) -> None:
     out = tmp_path / "out"
     assert pawn("redteam", "critic", *options, "-o", out).code == 0
     texts = out / "texts"
     files = [word for name in ("train-human", "train-after") for word in ("--data", texts / f"{name}.parquet")]
     files += [word for name in ("heldout-human", "heldout-after") for word in ("--data", texts / f"{name}.parquet")]
-    result = pawn("train", "tfidf", *files, "-o", tmp_path / "hardened")
+    features = ("--backbone", toy.model, "--cache", tmp_path / "cache")
+    result = pawn("train", "logistic", *files, *features, "-o", tmp_path / "hardened")
     assert result.code == 0, result.err
 
 
