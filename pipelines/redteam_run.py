@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 
 from detect.adversarial.quality import MeaningEncoder, Quality, Verdict, judge
-from detect.trained import TrainableDetector
+from detect.protocol import Detector, TextDetector
+from detect.trained import TrainableDetector, TrainableTextDetector
 from features.backbone import Backbone
 from features.documents import Document
 from features.registry import resolve
@@ -168,21 +169,30 @@ def _retrained(team: RedTeam) -> pl.DataFrame | None:
 def _notes(team: RedTeam, unscored: Mapping[str, float]) -> list[str]:
     """What a reader of the figures must know."""
     notes = []
-    detector = team.attacked.detector.detector
-    known = {}
-    if isinstance(detector, TrainableDetector):
-        known = {entry["sha256"]: entry["file"] for entry in detector.card.training.get("corpora", ())}
-    if seen := sorted(name for name, digest in team.data_hashes.items() if digest in known):
-        notes.append(
-            f"The attacked detector was trained on {', '.join(seen)}: it knows many of these human texts as human, so "
-            "its AUROC here flatters it, before and after alike."
-        )
+    for name, scorer in team.scorers.items():
+        known = {entry["sha256"] for entry in _trained_on(scorer.detector.detector)}
+        if seen := sorted(file for file, digest in team.data_hashes.items() if digest in known):
+            notes.append(
+                f"{name} was trained on {', '.join(seen)}: it knows many of these human texts as human, so its figures "
+                "here flatter it, before and after alike."
+            )
     notes += [
         f"{name} gives {share:.1%} of the texts after no score; they are left out of its figures."
         for name, share in unscored.items()
         if share
     ]
     return notes
+
+
+def _trained_on(detector: Detector | TextDetector) -> Sequence[Mapping[str, Any]]:
+    """File and SHA-256 of each file that a detector says it was trained on."""
+    training: Mapping[str, Any] = {}
+    if isinstance(detector, TrainableTextDetector):
+        training = detector.training
+    elif isinstance(detector, TrainableDetector):
+        training = detector.card.training
+    found: Sequence[Mapping[str, Any]] = training.get("corpora", ())
+    return found
 
 
 def _record(result: RedTeamResult, run: Run) -> None:

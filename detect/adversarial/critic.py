@@ -9,7 +9,8 @@ the paper's body was not at hand, so the loss below is a reading of the abstract
 
 with log p the mean over tokens, and A the detector's verdict: minus its score, standardised over the texts of a round
 and cut to +-`advantage_limit`. This is the policy gradient with the round's mean as its baseline; the first term is
-what keeps the generator a language model.
+what keeps the generator a language model. Own texts are drawn at the temperature that is asked for, while log p is the
+model's at temperature 1.
 """
 
 import math

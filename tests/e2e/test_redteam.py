@@ -143,6 +143,15 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_report_says_that_a_detector_knows_the_texts(
+    options: list[object], toy: Toy, tmp_path: Path, pawn: Pawn
+) -> None:
+    assert pawn("redteam", "critic", *options, "--data", toy.data, "-o", tmp_path / "out").code == 0
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "toy-pawn was trained on train.jsonl: it knows many of these human texts" in report
+    assert "log-likelihood was trained" not in report
+
+
 def test_the_texts_train_a_detector(options: list[object], toy: Toy, tmp_path: Path, pawn: Pawn) -> None:
     out = tmp_path / "out"
     assert pawn("redteam", "critic", *options, "-o", out).code == 0
