@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "Train a detector on labelled texts.",
     "evaluate": "Judge ready detectors on labelled texts.",
     "benchmark": "Train and judge detectors by the protocols of a YAML file.",
+    "redteam": "Fine-tune a generator against a detector.",
     "detectors": "List the detectors that can be named.",
     "runs": "List recorded runs, or compare some.",
     "reproduce": "Repeat a recorded run and compare the figures.",

@@ -117,7 +117,11 @@ def run_evaluation(
 
 def _scorers(request: EvaluationRequest, say: Callable[[str], None]) -> dict[str, Scorer | TextScorer]:
     """What scores by each detector, under the detector's own name, or the one given where two have the same."""
-    loaded = [(given, _scorer(given, request, say)) for given in dict.fromkeys(request.detectors)]
+    return by_own_name([(given, _scorer(given, request, say)) for given in dict.fromkeys(request.detectors)])
+
+
+def by_own_name(loaded: Sequence[tuple[str, Scorer | TextScorer]]) -> dict[str, Scorer | TextScorer]:
+    """Scorers under their detectors' own names, or the ones given where two have the same."""
     names = Counter(scorer.detector.detector.name for _, scorer in loaded)
     return {given if names[own := scorer.detector.detector.name] > 1 else own: scorer for given, scorer in loaded}
 

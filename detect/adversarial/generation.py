@@ -1,0 +1,121 @@
+"""Prompts -> continuations: batched sampling from a causal language model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from detect.adversarial.prompts import Prompt
+from features.documents import canonical_text
+from features.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How texts are drawn.
+
+    Attributes:
+        new_tokens: of each continuation; what would end a text before is never drawn.
+        temperature: of the next-token distribution.
+        top_p: likeliest tokens are drawn from until they have this probability; 1: all, as Nicks et al. 2024 do.
+        batch_size: prompts continued together.
+
+    Raises:
+        UsageError: naming the first setting that cannot be.
+    """
+
+    new_tokens: int = 64
+    temperature: float = 0.8
+    top_p: float = 1.0
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if self.temperature <= 0:
+            raise UsageError(f"expected a temperature above 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"expected a top_p above 0 and at most 1, got {self.top_p}")
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What was written on a prompt.
+
+    Attributes:
+        token_ids: as drawn.
+        text: in canonical form, without what is no printable character.
+        whole: the prompt and the text, joined as they were written.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    whole: str
+
+
+@torch.inference_mode()
+def sample(
+    model: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    settings: SamplingSettings,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Continuation]:
+    """One continuation of each prompt, in order; the same on every call with the same model, prompts and seed.
+
+    Args:
+        model: a causal LM of transformers.
+        tokenizer: its own.
+        prompts: to go on with.
+        settings: how texts are drawn.
+        seed: of the drawing; the global random state is as before afterwards.
+        progress: told texts done and texts in all.
+    """
+    found: list[Continuation] = []
+    with torch.random.fork_rng():
+        for start in range(0, len(prompts), settings.batch_size):
+            batch = prompts[start : start + settings.batch_size]
+            torch.manual_seed(int(np.random.SeedSequence([seed, start]).generate_state(1, np.uint64)[0] >> 1))
+            for prompt, ids in zip(batch, _continue(model, batch, settings), strict=True):
+                found.append(_continuation(tokenizer, prompt, ids))
+            progress(len(found), len(prompts))
+    return found
+
+
+def _continue(model: Any, prompts: Sequence[Prompt], settings: SamplingSettings) -> list[list[int]]:
+    """Drawn token ids, `new_tokens` for each prompt."""
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)  # (batch, longest), padded on the left
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt.token_ids) :] = torch.tensor(prompt.token_ids)
+        mask[row, longest - len(prompt.token_ids) :] = 1
+    # Whatever the model's own generation settings are (penalties, top-k), they are overruled.
+    drawn = model.generate(
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        do_sample=True,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        min_new_tokens=settings.new_tokens,
+        max_new_tokens=settings.new_tokens,
+        pad_token_id=0,
+    )
+    rows: list[list[int]] = drawn[:, longest:].tolist()
+    return rows
+
+
+def _continuation(tokenizer: Tokenizer, prompt: Prompt, ids: Sequence[int]) -> Continuation:
+    beginning = tokenizer.decode(list(prompt.token_ids), skip_special_tokens=True)
+    both = tokenizer.decode([*prompt.token_ids, *ids], skip_special_tokens=True)
+    # The last token may end inside a character, which shows as U+FFFD and would give the generator away.
+    written = "".join(c for c in both[len(beginning) :] if (c.isprintable() or c.isspace()) and c != "\ufffd")
+    return Continuation(tuple(ids), canonical_text(written), canonical_text(prompt.text + written))
