@@ -1,0 +1,126 @@
+"""Every text attack by name: what it does, how strongly, what it needs and where it comes from.
+
+This module imports no other at the top that is heavy, so that lists and help texts are instant.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from features.errors import UsageError
+
+if TYPE_CHECKING:
+    from detect.adversarial.attack import Attack, AttackedText, AttackMeans
+    from features.documents import Document
+
+NOTHING = "nothing"
+BACKBONE = "language model"
+BATCH = "human texts of the domain"
+DETECTOR = "language model and detector"
+
+
+@dataclass(frozen=True)
+class AttackEntry:
+    """One line of `pawn attack --list`.
+
+    Attributes:
+        name: what a person calls it.
+        summary: one line.
+        strength: the usual one, its source's.
+        strength_means: what the number counts.
+        needs: what it needs beside the texts: nothing, a language model, other texts, a detector.
+        source: paper, and its arXiv number.
+        most: the largest strength that can be asked for.
+    """
+
+    name: str
+    summary: str
+    strength: float
+    strength_means: str
+    needs: str
+    source: str
+    most: float = 1.0
+
+
+RAID = "RAID: Dugan et al. 2024, 2405.07940"
+WORDS = "share of words"
+
+ENTRIES = (
+    AttackEntry(
+        "homoglyph",
+        "letters that look the same, from other scripts",
+        1.0,
+        "share of the letters that have a twin",
+        NOTHING,
+        RAID,
+    ),
+    AttackEntry("upper_lower", "first letters change their case", 0.05, WORDS, NOTHING, RAID),
+    AttackEntry("whitespace", "more spaces between words", 0.2, "added spaces for each word", NOTHING, RAID),
+    AttackEntry("zero_width_space", "invisible spaces between characters", 1.0, "share of characters", NOTHING, RAID),
+)
+"""Every attack, in the order of lists and reports."""
+
+_MAKERS = {
+    "homoglyph": "characters:homoglyph",
+    "upper_lower": "characters:upper_lower",
+    "whitespace": "characters:whitespace",
+    "zero_width_space": "characters:zero_width_space",
+}
+"""Name -> module below this package and what in it makes the attack of `AttackMeans`."""
+
+
+@dataclass(frozen=True)
+class NamedAttack:
+    """An attack with its entry, so that strengths that mean nothing are refused."""
+
+    entry: AttackEntry
+    attack: "Attack"
+
+    def apply(self, documents: "Sequence[Document]", strength: float, seed: int) -> "list[AttackedText]":
+        """One changed text for each document, in order.
+
+        Raises:
+            UsageError: for a strength outside 0 to the entry's most.
+        """
+        if not 0 <= strength <= self.entry.most:
+            raise UsageError(
+                f"attack {self.entry.name} has a strength from 0 to {self.entry.most:g} "
+                f"({self.entry.strength_means}), got {strength:g}"
+            )
+        return self.attack.apply(documents, strength, seed)
+
+
+def attack_entry(name: str) -> AttackEntry:
+    """The entry of a name.
+
+    Raises:
+        UsageError: when no attack has that name.
+    """
+    found = next((entry for entry in ENTRIES if entry.name == name), None)
+    if found is None:
+        names = [entry.name for entry in ENTRIES]
+        close = get_close_matches(name, names, n=2)
+        raise UsageError(
+            f"no attack named {name!r}"
+            + (f"; did you mean {' or '.join(close)}?" if close else ";")
+            + f" Known: {', '.join(names)}"
+        )
+    return found
+
+
+def attack_named(name: str, means: "AttackMeans") -> NamedAttack:
+    """The attack of a name.
+
+    Args:
+        name: of `ENTRIES`.
+        means: what attacks may need beside the texts; nothing of it is called before the attack is applied.
+
+    Raises:
+        UsageError: when no attack has that name, or what it needs is missing.
+    """
+    entry = attack_entry(name)
+    module, _, maker = _MAKERS[name].partition(":")
+    make: Any = getattr(import_module(f"detect.adversarial.{module}"), maker)
+    return NamedAttack(entry, make(means))
