@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "Train a detector on labelled texts.",
     "evaluate": "Judge ready detectors on labelled texts.",
     "benchmark": "Train and judge detectors by the protocols of a YAML file.",
+    "attack": "Attack texts, and report what becomes of ready detectors.",
     "detectors": "List the detectors that can be named.",
     "runs": "List recorded runs, or compare some.",
     "reproduce": "Repeat a recorded run and compare the figures.",

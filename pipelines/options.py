@@ -74,6 +74,35 @@ def _layer_numbers(context: click.Context, parameter: click.Parameter, value: st
         raise click.BadParameter(f"expected numbers of layers such as 10,20,30, got {value!r}") from error
 
 
+def names_between_commas(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """What stands between the commas."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if value else ()
+
+
+attack_options = all_of(
+    click.option(
+        "--attacks",
+        default="all",
+        show_default=True,
+        metavar="NAME,NAME,...",
+        callback=names_between_commas,
+        help="Attacks of 'pawn attack --list'.",
+    ),
+    click.option(
+        "--strengths",
+        default="x1",
+        show_default=True,
+        metavar="xN|N,...",
+        help="x0.5,x1,x2: so many times the usual strength of each attack; 0.1,0.3: these strengths themselves.",
+    ),
+    click.option(
+        "--attacker",
+        default=None,
+        metavar="NAME",
+        help="Language model of attacks that need one.  [default: that of --backbone, else smollm2-135m]",
+    ),
+)
+
 observer_option = click.option(
     "--observer",
     default=None,

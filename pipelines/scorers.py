@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from cache.store import FeatureStore
 from detect.catalog import CalibratedDetector, load_detector
 from detect.protocol import needs_observer, reads_text
 from features.backbone import Backbone
@@ -20,7 +22,7 @@ AnyScorer = Scorer | TextScorer
 
 @dataclass
 class LanguageModels:
-    """Language models and what extracts their features, each loaded once, when it is first asked for.
+    """Language models, what extracts their features and where these are kept: each once, when it is first asked for.
 
     Attributes:
         device: "cpu" or "cuda"; None: cuda when there is one.
@@ -31,6 +33,7 @@ class LanguageModels:
     say: Callable[[str], None] = lambda message: None
     _backbones: dict[str, Backbone] = field(default_factory=dict)
     _extractors: dict[tuple[str, int, tuple[int, ...], str | None], Extractor] = field(default_factory=dict)
+    _stores: dict[Path, FeatureStore] = field(default_factory=dict)
 
     def backbone(self, name: str) -> Backbone:
         """The language model of a name."""
@@ -46,6 +49,10 @@ class LanguageModels:
                 self.backbone(name), max_length=max_length, layers=layers, observer=observer
             )
         return self._extractors[key]
+
+    def shared(self, store: FeatureStore | None) -> FeatureStore | None:
+        """The store of a folder that was asked for first: it knows what others wrote through it since."""
+        return None if store is None else self._stores.setdefault(store.folder, store)
 
 
 def load_scorers(
@@ -90,7 +97,9 @@ def scorer_of(
         return TextScorer(detector, fpr=settings.fpr)
     name = settings.backbone or detector.backbone
     extractor = models.extractor(name, settings.max_length, detector.layers, observer)
-    return Scorer(detector, extractor, fpr=settings.fpr, cache=settings.cache)
+    scorer = Scorer(detector, extractor, fpr=settings.fpr, cache=settings.cache)
+    scorer.store = models.shared(scorer.store)
+    return scorer
 
 
 def scores_of_texts(scorer: AnyScorer, texts: Sequence[str]) -> np.ndarray:
