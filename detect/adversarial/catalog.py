@@ -56,17 +56,31 @@ ENTRIES = (
         NOTHING,
         RAID,
     ),
+    AttackEntry("number", "other digits", 0.5, "share of numbers", NOTHING, RAID),
+    AttackEntry("article_deletion", "a, an and the go", 0.5, "share of articles", NOTHING, RAID),
+    AttackEntry(
+        "insert_paragraphs", "empty lines between sentences", 0.5, "share of the places for one", NOTHING, RAID
+    ),
+    AttackEntry("misspelling", "common misspellings, most probable words first", 0.2, WORDS, BACKBONE, RAID),
     AttackEntry("upper_lower", "first letters change their case", 0.05, WORDS, NOTHING, RAID),
     AttackEntry("whitespace", "more spaces between words", 0.2, "added spaces for each word", NOTHING, RAID),
-    AttackEntry("zero_width_space", "invisible spaces between characters", 1.0, "share of characters", NOTHING, RAID),
+    AttackEntry("zero_width_space", "invisible spaces after characters", 1.0, "share of characters", NOTHING, RAID),
+    AttackEntry("synonym", "words of like meaning, most probable first", 0.5, WORDS, BACKBONE, RAID),
+    AttackEntry("alternative_spelling", "American spellings turn British", 1.0, "share of such words", NOTHING, RAID),
 )
 """Every attack, in the order of lists and reports."""
 
 _MAKERS = {
     "homoglyph": "characters:homoglyph",
+    "number": "surface:number",
+    "article_deletion": "surface:article_deletion",
+    "insert_paragraphs": "surface:insert_paragraphs",
+    "misspelling": "misspelling:Misspelling",
     "upper_lower": "characters:upper_lower",
     "whitespace": "characters:whitespace",
     "zero_width_space": "characters:zero_width_space",
+    "synonym": "synonym:Synonym",
+    "alternative_spelling": "spelling:alternative_spelling",
 }
 """Name -> module below this package and what in it makes the attack of `AttackMeans`."""
 

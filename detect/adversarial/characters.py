@@ -33,7 +33,7 @@ def whitespace(means: AttackMeans) -> TextChange:
 
 
 def _homoglyph(text: str, strength: float, rng: random.Random) -> str:
-    twins = word_list("homoglyphs")["latin"]
+    twins = word_list("homoglyphs")
     places = [index for index, character in enumerate(text) if character in twins]
     picks = {index: rng.choice(twins[text[index]]) for index in places}
     taken = set(chosen(rng, places, strength))

@@ -11,17 +11,10 @@ from tests.detect.adversarial.attacked import WITHOUT, attacked, document
 
 OFFLINE = [entry.name for entry in ENTRIES if entry.needs == NOTHING]
 TEXT = (
-    'The color of the 12 apples was red, but a child would organize an apple party in 2019. "Really?" Mr. Smith asked.\n'
-    "They were definitely going to receive the money because it was necessary; their government believed it. The end.\n"
+    'The color of the 12 apples was red, but a child would organize an apple party in 2019. "Really?" Mr. Smith said.\n'
+    "They were definitely going to receive the money because it was theirs; their government believed it. The end.\n"
 )
-TEXTS = [
-    TEXT,
-    "Another text, which has a theater and 3 words more. It is here for company.",
-    "No",
-    "",
-    " \n",
-    "日本語。",
-]
+TEXTS = [TEXT, "Another text, which has a theater and 3 words more. It is here.", "No", "", " \n", "日本語。"]
 
 each_offline = pytest.mark.parametrize("name", OFFLINE)
 

@@ -8,7 +8,7 @@ from detect.adversarial.word_lists import word_list
 from tests.detect.adversarial.attacked import attacked
 
 TEXT = "The quick brown fox jumps over the lazy dog; PACK MY BOX with 5 jugs."
-TWINS = word_list("homoglyphs")["latin"]
+TWINS = word_list("homoglyphs")
 
 
 def test_every_twin_is_another_letter_of_the_same_case() -> None:
