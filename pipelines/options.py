@@ -79,15 +79,7 @@ def names_between_commas(context: click.Context, parameter: click.Parameter, val
     return tuple(name.strip() for name in value.split(",") if name.strip()) if value else ()
 
 
-attack_options = all_of(
-    click.option(
-        "--attacks",
-        default="all",
-        show_default=True,
-        metavar="NAME,NAME,...",
-        callback=names_between_commas,
-        help="Attacks of 'pawn attack --list'.",
-    ),
+strength_options = all_of(
     click.option(
         "--strengths",
         default="x1",

@@ -50,9 +50,9 @@ class LanguageModels:
             )
         return self._extractors[key]
 
-    def shared(self, store: FeatureStore | None) -> FeatureStore | None:
-        """The store of a folder that was asked for first: it knows what others wrote through it since."""
-        return None if store is None else self._stores.setdefault(store.folder, store)
+    def shared(self, store: FeatureStore) -> FeatureStore:
+        """The store of the same folder that was asked for first: it knows what others wrote through it since."""
+        return self._stores.setdefault(store.folder, store)
 
 
 def load_scorers(
@@ -98,7 +98,7 @@ def scorer_of(
     name = settings.backbone or detector.backbone
     extractor = models.extractor(name, settings.max_length, detector.layers, observer)
     scorer = Scorer(detector, extractor, fpr=settings.fpr, cache=settings.cache)
-    scorer.store = models.shared(scorer.store)
+    scorer.store = None if scorer.store is None else models.shared(scorer.store)
     return scorer
 
 

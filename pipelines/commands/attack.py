@@ -5,12 +5,13 @@ from typing import Any
 import click
 
 from pipelines.options import (
-    attack_options,
     cache_directory,
     input_options,
     model_options,
+    names_between_commas,
     observer_option,
     progress_option,
+    strength_options,
     tracking_options,
 )
 
@@ -31,7 +32,15 @@ def _print_attacks() -> None:
 @click.option("--list", "listed", is_flag=True, help="List the attacks, and do nothing else.")
 @click.option("--data", "inputs", multiple=True, metavar="FILE", help="Labelled texts; repeat for more corpora.")
 @click.option("-o", "--output", default=None, metavar="DIR", help="Folder for texts, scores, tables and pictures.")
-@attack_options
+@click.option(
+    "--attacks",
+    default="all",
+    show_default=True,
+    metavar="NAME,NAME,...",
+    callback=names_between_commas,
+    help="Attacks of --list.",
+)
+@strength_options
 @click.option(
     "--calibrate-on",
     multiple=True,
