@@ -53,7 +53,7 @@ def _settings(context: click.Context, parameter: click.Parameter, values: Sequen
     "--outputs",
     multiple=True,
     metavar="FILE",
-    help="Labelled outputs of attackers (of 'pawn attack', of a generator): learnt from and judged by; repeat for more.",
+    help="Labelled outputs of attackers: learnt from, and those of the test part judged; repeat for more.",
 )
 @click.option(
     "--rounds",
@@ -101,15 +101,15 @@ def _settings(context: click.Context, parameter: click.Parameter, values: Sequen
 def command(output: str, shown: bool | None, **options: Any) -> int:
     """Train a detector on attacked texts of both classes, and show what that changed.
 
-    DETECTOR is a recipe of 'pawn train'. It is trained twice on the same split: before, on the texts alone, and on
-    attacked versions of the training texts too. Both are judged on clean texts, on attacks seen in training and on attacks
-    held out, side by side, in OUTPUT-report/hardening.md. With --rounds above 1, attacks that query a detector are
-    made against the newest one before each training. The detector is saved as 'pawn train' does; attacked texts and
-    scores are kept, so a stopped command repeats its trainings alone.
+    DETECTOR is a recipe of 'pawn train'. It is trained twice on the same split: before, on the texts alone, and after,
+    on attacked versions of the training texts too. Both are judged on clean texts, on attacks seen in training and on
+    attacks held out, side by side, in OUTPUT-report/hardening.md. With --rounds above 1, attacks that query a detector
+    are made against the newest one before each training. The detector is saved as 'pawn train' does; attacked texts
+    and scores are kept, so a stopped command repeats its trainings alone.
 
     \b
-    Example:  pawn harden lightgbm --data labelled.parquet --attacks homoglyph,word --hold-out-attacks synonym -o runs/hard
-              pawn score texts.jsonl --detector runs/hard -o scored.parquet
+    Example:  pawn harden lightgbm --data mine.parquet --attacks homoglyph,word --hold-out-attacks synonym -o hard
+              pawn score texts.jsonl --detector hard -o scored.parquet
     """
     from pathlib import Path
 
