@@ -71,8 +71,8 @@ ENCODERS = {
 }
 """The encoders that a name alone gives: models to fine-tune, that predict no next token."""
 
-Purpose = Literal["causal", "classification"]
-"""What a model is wanted for: its next-token distributions, or a classification head put on it."""
+Purpose = Literal["causal", "classification", "writing"]
+"""What a model is wanted for: its next-token distributions, a classification head put on it, or texts that it writes."""
 
 _CONVERTED = "gguf-sha256:"
 _UNPACKED = "wheel-sha256:"
@@ -114,7 +114,8 @@ def resolve(name: str, *, purpose: Purpose = "causal", progress: Progress | None
     Args:
         name: in this order: a local directory or `.gguf` file; a registered name; a Hugging Face hub id
             (`org/name`, `org/name@revision`, `gpt2`).
-        purpose: "causal" for a backbone, "classification" for any model that can be fine-tuned to classify.
+        purpose: "causal" for a backbone, "classification" for any model that can be fine-tuned to classify, "writing"
+            for one that writes texts, causal or from one sequence to another.
         progress: gets a line of text before each slow step.
 
     Raises:
@@ -139,7 +140,7 @@ def _find(name: str, purpose: Purpose, *, force: bool, progress: Progress | None
     if (entry := _registered(name, path)) is not None:
         if isinstance(entry, EmbeddedBackbone):
             return pull_embedded(entry, force=force, progress=say)
-        if purpose == "causal":
+        if purpose != "classification":
             raise BackboneError(
                 f"{entry.name} is an encoder: it predicts no next token, so it cannot be a backbone; name a causal "
                 f"language model such as {next(iter(REGISTERED))}"
@@ -338,7 +339,7 @@ def _check_config(path: Path, purpose: Purpose) -> None:
     from features.llama import is_plain  # imports torch, which a list of names has no use for
 
     config = _read_json(path)
-    if purpose == "causal" and is_plain(config):
+    if purpose != "classification" and is_plain(config):
         return  # without transformers, which takes longer to import than such a model to load
     from transformers import __version__
     from transformers.models.auto import modeling_auto
@@ -348,6 +349,12 @@ def _check_config(path: Path, purpose: Purpose) -> None:
         "classification": (
             modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
             "a model that can classify texts",
+        ),
+        "writing": (
+            {*modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}.union(
+                modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+            ),
+            "a causal or a sequence-to-sequence language model",
         ),
     }[purpose]
     model_type = config.get("model_type")

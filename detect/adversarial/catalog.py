@@ -4,7 +4,7 @@ This module imports no other at the top that is heavy, so that lists and help te
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ class AttackEntry:
 
 
 RAID = "RAID: Dugan et al. 2024, 2405.07940"
+DETECTRL = "DetectRL: Wu et al. 2024, 2410.23746"
 WORDS = "share of words"
 
 ENTRIES = (
@@ -66,7 +67,37 @@ ENTRIES = (
     AttackEntry("whitespace", "more spaces between words", 0.2, "added spaces for each word", NOTHING, RAID),
     AttackEntry("zero_width_space", "invisible spaces after characters", 1.0, "share of characters", NOTHING, RAID),
     AttackEntry("synonym", "words of like meaning, most probable first", 0.5, WORDS, BACKBONE, RAID),
+    AttackEntry(
+        "paraphrase",
+        "three sentences at a time in a language model's words (weak with the default one); paraphrase:MODEL names one",
+        1.0,
+        "share of such passages",
+        BACKBONE,
+        "RAID, with a local model for DIPPER: Krishna et al. 2023, 2303.13408",
+    ),
     AttackEntry("alternative_spelling", "American spellings turn British", 1.0, "share of such words", NOTHING, RAID),
+    AttackEntry(
+        "character", "slips of the pen: letters swapped, mistyped, left out, added", 0.1, WORDS, NOTHING, DETECTRL
+    ),
+    AttackEntry("word", "words with similar vectors, whether they fit or not", 0.1, WORDS, BACKBONE, DETECTRL),
+    AttackEntry("sentence", "slips, look-alike letters, split and swapped words", 0.1, WORDS, BACKBONE, DETECTRL),
+    AttackEntry(
+        "mixing",
+        "sentences of other human texts put in",
+        0.25,
+        "share of sentences",
+        BATCH,
+        DETECTRL,
+        most=0.5,
+    ),
+    AttackEntry(
+        "adaptive",
+        "words that fit and move the attacked detector's score most",
+        0.1,
+        "share of words that may change",
+        DETECTOR,
+        "after TextFooler: Jin et al. 2020, 1907.11932",
+    ),
 )
 """Every attack, in the order of lists and reports."""
 
@@ -80,9 +111,18 @@ _MAKERS = {
     "whitespace": "characters:whitespace",
     "zero_width_space": "characters:zero_width_space",
     "synonym": "synonym:Synonym",
+    "paraphrase": "paraphrase:Paraphrase",
     "alternative_spelling": "spelling:alternative_spelling",
+    "character": "perturbations:character",
+    "word": "perturbations:WordSwap",
+    "sentence": "perturbations:Sentence",
+    "mixing": "mixing:Mixing",
+    "adaptive": "adaptive:Adaptive",
 }
 """Name -> module below this package and what in it makes the attack of `AttackMeans`."""
+
+_WITH_MODEL = ("paraphrase",)
+"""Attacks that a model of their own can be named for."""
 
 
 @dataclass(frozen=True)
@@ -107,34 +147,40 @@ class NamedAttack:
 
 
 def attack_entry(name: str) -> AttackEntry:
-    """The entry of a name.
+    """The entry of a name, or of `NAME:MODEL` where an attack may have a language model of its own.
 
     Raises:
-        UsageError: when no attack has that name.
+        UsageError: when no attack has that name, or it takes no model.
     """
-    found = next((entry for entry in ENTRIES if entry.name == name), None)
+    base, colon, model = name.partition(":")
+    found = next((entry for entry in ENTRIES if entry.name == base), None)
     if found is None:
         names = [entry.name for entry in ENTRIES]
-        close = get_close_matches(name, names, n=2)
+        close = get_close_matches(base, names, n=2)
         raise UsageError(
             f"no attack named {name!r}"
             + (f"; did you mean {' or '.join(close)}?" if close else ";")
             + f" Known: {', '.join(names)}"
         )
-    return found
+    if colon and (base not in _WITH_MODEL or not model):
+        raise UsageError(
+            f"attack {name!r} is not one; after a colon comes a model's name, and only in {', '.join(_WITH_MODEL)}:MODEL"
+        )
+    return replace(found, name=name)
 
 
 def attack_named(name: str, means: "AttackMeans") -> NamedAttack:
     """The attack of a name.
 
     Args:
-        name: of `ENTRIES`.
-        means: what attacks may need beside the texts; nothing of it is called before the attack is applied.
+        name: of `ENTRIES`; `paraphrase:MODEL` for a model by registered name, directory or hub id.
+        means: what attacks may need beside the texts; no model is loaded before the attack is applied.
 
     Raises:
         UsageError: when no attack has that name, or what it needs is missing.
     """
     entry = attack_entry(name)
-    module, _, maker = _MAKERS[name].partition(":")
+    base, _, model = name.partition(":")
+    module, _, maker = _MAKERS[base].partition(":")
     make: Any = getattr(import_module(f"detect.adversarial.{module}"), maker)
-    return NamedAttack(entry, make(means))
+    return NamedAttack(entry, make(means, model) if model else make(means))

@@ -18,7 +18,7 @@ from features.backbone import Backbone
 NEAREST = 24
 """Neighbours looked at of each word."""
 
-LEAST_COSINE = 0.45
+LEAST_COSINE = 0.5
 """Of a neighbour's vector: under SmolLM2-135M 0.7 is a near synonym, 0.3 a word of the same matter."""
 
 MOST_CANDIDATES = 8
@@ -86,11 +86,15 @@ class Substitutes:
         found = {
             other: cosine
             for other, cosine in self._neighbours.of(word, NEAREST)
-            if cosine >= LEAST_COSINE and may_replace(word, other)
+            if cosine >= LEAST_COSINE and may_replace(word, other) and self._mutual(word, other)
         }
         found |= {other: max(BY_HAND, found.get(other, 0.0)) for other in synonyms(word)}
         order = sorted(found, key=lambda other: (-found[other], other))[:MOST_CANDIDATES]
         return {other: found[other] for other in order}
+
+    def _mutual(self, word: str, other: str) -> bool:
+        """Whether each is among the other's neighbours: pieces of words are near to many that are not near to them."""
+        return any(back == word for back, _ in self._neighbours.of(other, NEAREST))
 
     def in_context(self, text: str, words: Sequence[Word], reading: WordReading) -> dict[int, list[Candidate]]:
         """Candidates for each word with what the language model says of them, those worth most first.

@@ -86,11 +86,12 @@ def synonyms(word: str) -> list[str]:
 
 def _inflections(part: str, word: str) -> tuple[str | None, ...]:
     """The forms of a base form, each in a place of its own; None for one that is no rule's."""
+    irregular = word in word_list("word_forms")["irregular"]
     if part == "n":
-        return word, _with_s(word)
+        return word, None if irregular else _with_s(word)
     if part != "v":
         return (word,)
-    if word in word_list("word_forms")["irregular"]:
+    if irregular:
         return word, _with_s(word), None, None
     return word, _with_s(word), _with_ending(word, "ed"), _with_ending(word, "ing")
 
