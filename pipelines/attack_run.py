@@ -134,7 +134,7 @@ def run_attack(request: AttackRequest, *, say: Callable[[str], None], tracker: T
         run.metrics(headline(table, request.fprs))
         for path in written:
             run.file(path, "plots" if path.parent.name == "plots" else "")
-    return Robustness(scored, table, left_out)
+    return Robustness(scored, table, {**left_out, "without a score": stress.left_out})
 
 
 def _subjects(request: AttackRequest, say: Callable[[str], None]) -> tuple[Subjects, Mapping[str, int]]:

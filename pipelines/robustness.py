@@ -30,6 +30,9 @@ class StressTest:
         attacker: makes the attacked texts.
         folder: holds a file of scores for each set of texts and detector, in a folder `scores`.
         say: told what a person should know.
+
+    Attributes:
+        left_out: clean documents that a detector could not score.
     """
 
     subjects: Subjects
@@ -37,6 +40,7 @@ class StressTest:
     attacker: Attacker
     folder: Path
     say: Callable[[str], None] = lambda message: None
+    left_out: int = field(default=0, init=False)
     _clean: pl.DataFrame | None = field(default=None, init=False)
 
     def clean(self) -> pl.DataFrame:
@@ -46,6 +50,7 @@ class StressTest:
             scored = [frame["score"].is_not_null() for frame in frames]
             usable = np.logical_and.reduce([column.to_numpy() for column in scored])
             if left_out := int((~usable).sum()):
+                self.left_out = left_out
                 self.say(f"{left_out:,} texts are left out: a detector has no score for them (too short)")
                 self.subjects = self.subjects.subset(np.flatnonzero(usable).tolist())
                 frames = [frame.filter(usable) for frame in frames]

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from detect.adversarial.catalog import ENTRIES
+from detect.adversarial.catalog import attack_entry
 from detect.protocol import write_bytes
 from pipelines.cells import KEPT, publish_frame
 from pipelines.figures import rate_name
@@ -152,6 +152,7 @@ def detector_table(own: pl.DataFrame, fprs: Sequence[float]) -> pl.DataFrame:
 
 
 def _attacks(named: pl.DataFrame) -> pl.DataFrame:
+    attacks = named.filter(pl.col("queries").is_not_null())["attack"].unique(maintain_order=True)
     rows = [
         {
             "attack": entry.name,
@@ -159,8 +160,7 @@ def _attacks(named: pl.DataFrame) -> pl.DataFrame:
             "strength is": entry.strength_means,
             "usual": f"{entry.strength:g}",
         }
-        for entry in ENTRIES
-        if entry.name in set(named["attack"])
+        for entry in map(attack_entry, attacks)
     ]
     return pl.DataFrame(rows, schema=["attack", "what it does", "strength is", "usual"])
 
