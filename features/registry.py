@@ -72,7 +72,7 @@ ENCODERS = {
 """The encoders that a name alone gives: models to fine-tune, that predict no next token."""
 
 Purpose = Literal["causal", "classification", "writing"]
-"""What a model is wanted for: its next-token distributions, a classification head put on it, or texts that it writes."""
+"""What a model is for: its next-token distributions, a classification head put on it, or texts that it writes."""
 
 _CONVERTED = "gguf-sha256:"
 _UNPACKED = "wheel-sha256:"

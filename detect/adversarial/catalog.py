@@ -164,7 +164,8 @@ def attack_entry(name: str) -> AttackEntry:
         )
     if colon and (base not in _WITH_MODEL or not model):
         raise UsageError(
-            f"attack {name!r} is not one; after a colon comes a model's name, and only in {', '.join(_WITH_MODEL)}:MODEL"
+            f"no attack named {name!r}: after a colon comes a model's name, as in "
+            + ", ".join(f"{other}:MODEL" for other in _WITH_MODEL)
         )
     return replace(found, name=name)
 

@@ -11,6 +11,13 @@ _SPACED = re.compile(r"[Ġ▁]([a-z]{3,})")
 """Tokens that are whole lower-case words after a space, as byte-level and SentencePiece vocabularies mark it."""
 
 
+NEAREST = 24
+"""Neighbours of each word."""
+
+BLOCK = 256
+"""Words whose neighbours are found in one matrix product: the same ones always, so that company moves no number."""
+
+
 class Neighbours:
     """Nearest words by the cosine of their token vectors, among the words that are one token.
 
@@ -20,24 +27,32 @@ class Neighbours:
 
     def __init__(self, backbone: Backbone) -> None:
         vocabulary = backbone.tokenizer.get_vocab()
-        found = sorted((match[1], index) for token, index in vocabulary.items() if (match := _SPACED.fullmatch(token)))
-        self.words = [word for word, _ in found]
+        # In the order of the vocabulary, where common words are close together: few blocks are ever asked for.
+        found = sorted((index, match[1]) for token, index in vocabulary.items() if (match := _SPACED.fullmatch(token)))
+        self.words = [word for _, word in found]
         self._places = {word: place for place, word in enumerate(self.words)}
-        self._vectors = _token_vectors(backbone, [index for _, index in found])  # (words, hidden)
-        self._known: dict[tuple[str, int], list[tuple[str, float]]] = {}
+        self._vectors = _token_vectors(backbone, [index for index, _ in found])  # (words, hidden)
+        self._blocks: dict[int, list[list[tuple[str, float]]]] = {}
 
-    def of(self, word: str, count: int) -> list[tuple[str, float]]:
-        """The `count` nearest other words of a lower-case word with their cosines, nearest first; none if unknown."""
+    def of(self, word: str) -> list[tuple[str, float]]:
+        """The nearest other words of a lower-case word with their cosines, nearest first; none if unknown."""
         place = self._places.get(word)
         if place is None:
             return []
-        if (word, count) not in self._known:
-            cosines = self._vectors @ self._vectors[place]
-            cosines[place] = -torch.inf
-            best, places = cosines.topk(min(count, len(self.words) - 1))
-            near = [self.words[at] for at in places.tolist()]
-            self._known[word, count] = list(zip(near, best.tolist(), strict=True))
-        return self._known[word, count]
+        block, row = divmod(place, BLOCK)
+        if block not in self._blocks:
+            self._blocks[block] = self._nearest(block * BLOCK)
+        return self._blocks[block][row]
+
+    def _nearest(self, start: int) -> list[list[tuple[str, float]]]:
+        rows = self._vectors[start : start + BLOCK]
+        cosines = rows @ self._vectors.T  # (<= BLOCK, words)
+        cosines[torch.arange(len(rows)), torch.arange(start, start + len(rows))] = -torch.inf
+        best, places = cosines.topk(min(NEAREST, len(self.words) - 1))
+        return [
+            [(self.words[place], cosine) for place, cosine in zip(near, values, strict=True)]
+            for near, values in zip(places.tolist(), best.tolist(), strict=True)
+        ]
 
 
 @torch.inference_mode()

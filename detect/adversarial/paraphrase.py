@@ -18,6 +18,9 @@ LEAST_SHARE = 0.25
 """Of a passage's words: what is shorter is no paraphrase, and the passage stays."""
 
 _PREAMBLE = re.compile(r"^(?:sure|certainly|of course|here(?:'s| is| are))\b[^:\n]{0,100}:\s*", re.IGNORECASE)
+_REMARK = re.compile(
+    r"\b(?:rewritten|rewrote|rewrit(?:e|ing)|paraphras\w+|reword\w+|original (?:text|sentence))\b", re.IGNORECASE
+)
 
 
 class Paraphrase:
@@ -76,14 +79,16 @@ def _passages(text: str) -> list[list[Sentence]]:
 
 
 def cleaned(written: str) -> str:
-    """What a model wrote without what is not text: its announcement, quotation marks around all of it, line breaks.
+    """What a model wrote without what is not text: announcement and remarks, quotation marks around it, line breaks.
 
-    The last sentence goes where it was cut off in the middle.
+    A last sentence that was cut off in the middle goes too.
     """
     text = " ".join(_PREAMBLE.sub("", written.strip()).split())
     if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
         text = text[1:-1].strip()
     sentences = sentences_of(text)
     if len(sentences) > 1 and not re.search(r"[.!?…]\W*$", sentences[-1].text):
-        return text[: sentences[-2].end]
-    return text
+        del sentences[-1]
+    while len(sentences) > 1 and _REMARK.search(sentences[-1].text):
+        del sentences[-1]
+    return text[: sentences[-1].end] if sentences else text

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 
 from detect.adversarial.neighbours import Neighbours
 from detect.adversarial.sentences import sentences_of
-from detect.adversarial.thesaurus import function_words, may_replace, synonyms
+from detect.adversarial.thesaurus import may_replace, synonyms
 from detect.adversarial.word_model import WordReading, next_log_probs
 from detect.adversarial.words import Word, like
 from features.backbone import Backbone
-
-NEAREST = 24
-"""Neighbours looked at of each word."""
 
 LEAST_COSINE = 0.5
 """Of a neighbour's vector: under SmolLM2-135M 0.7 is a near synonym, 0.3 a word of the same matter."""
@@ -62,8 +59,8 @@ class Substitutes:
     def of_words(self, text: str, words: Sequence[Word]) -> dict[int, dict[str, float]]:
         """Candidates with their likeness for each word that has any, by its place; the likest first.
 
-        Function words, names (a capital within a sentence) and words in capitals have none. Candidates have the case of
-        the word, and the article before it ("a", "an") stays right.
+        Function words have none but the thesaurus', names (a capital within a sentence) and words in capitals none at
+        all. Candidates have the case of the word, and the article before it ("a", "an") stays right.
         """
         starts = _first_words(text, words)
         found: dict[int, dict[str, float]] = {}
@@ -81,11 +78,9 @@ class Substitutes:
         return found
 
     def _alike(self, word: str) -> dict[str, float]:
-        if word in function_words():
-            return {}
         found = {
             other: cosine
-            for other, cosine in self._neighbours.of(word, NEAREST)
+            for other, cosine in self._neighbours.of(word)
             if cosine >= LEAST_COSINE and may_replace(word, other) and self._mutual(word, other)
         }
         found |= {other: max(BY_HAND, found.get(other, 0.0)) for other in synonyms(word)}
@@ -94,7 +89,7 @@ class Substitutes:
 
     def _mutual(self, word: str, other: str) -> bool:
         """Whether each is among the other's neighbours: pieces of words are near to many that are not near to them."""
-        return any(back == word for back, _ in self._neighbours.of(other, NEAREST))
+        return any(back == word for back, _ in self._neighbours.of(other))
 
     def in_context(self, text: str, words: Sequence[Word], reading: WordReading) -> dict[int, list[Candidate]]:
         """Candidates for each word with what the language model says of them, those worth most first.
@@ -124,10 +119,11 @@ class Substitutes:
         return found
 
     def _token(self, text: str, word: Word, other: str) -> int | None:
-        """The one token of a candidate where a word stands; None for several."""
+        """The one token of a candidate where a word stands; None for several, or one of unknown words."""
         space = " " if word.start and text[word.start - 1].isspace() else ""
         ids = self._backbone.tokenizer.encode(space + other, add_special_tokens=False).ids
-        return ids[0] if len(ids) == 1 else None
+        whole = len(ids) == 1 and self._backbone.tokenizer.decode(ids).strip() == other
+        return ids[0] if whole else None
 
 
 def _first_words(text: str, words: Sequence[Word]) -> set[int]:

@@ -11,8 +11,8 @@ from detect.adversarial.word_model import read_words
 from detect.adversarial.words import how_many, with_words, words_of
 from features.documents import Document
 
-LEAST_GAIN = -4.0
-"""A candidate may be e^4 times less probable than the word: what stands in a text is often its writer's likeliest."""
+LEAST_GAIN = -5.0
+"""A candidate may be e^5 times less probable than the word: what stands in a text is often the likeliest there is."""
 
 MOST_LOSS = 3.0
 """By how many nats the word after it may become less probable."""

@@ -7,8 +7,9 @@ from typing import Literal
 
 from detect.adversarial.word_lists import word_list, word_rows
 
-Form = Literal["past", "plural", "ing", "ly", "base"]
-"""What the ending of an English word says of its part of speech; "plural" is also a verb's third person."""
+Form = Literal["past", "participle", "plural", "ing", "ly", "base"]
+"""What the ending of an English word says of its part of speech; "plural" is also a verb's third person, and "past" a
+participle where that is the same."""
 
 _ONE_SYLLABLE = re.compile(r"[^aeiou]*[aeiou][bdgmnprt]")
 _LEAST_SHARED = 4
@@ -17,7 +18,7 @@ _NEGATIONS = ("un", "in", "im", "il", "ir", "dis", "non", "mis", "de")
 
 @cache
 def function_words() -> frozenset[str]:
-    """Words that carry grammar: they are neither replaced nor put in the place of others."""
+    """Words that carry grammar: but for what the thesaurus says, nothing replaces them and they replace nothing."""
     return frozenset(word for row in word_rows("function_words") for word in row)
 
 
@@ -37,7 +38,7 @@ def form_of(word: str) -> Form:
 
 @cache
 def _listed_forms() -> dict[str, Form]:
-    forms: tuple[Form, ...] = ("past", "plural", "base")
+    forms: tuple[Form, ...] = ("past", "participle", "plural", "base")
     return {word: form for form in forms for row in word_rows("word_forms") if row[0] == form for word in row[1:]}
 
 
@@ -51,11 +52,17 @@ def may_replace(word: str, other: str) -> bool:
     """Whether a lower-case word agrees with another in form, and neither is a function word, kin or an opposite."""
     return (
         word != other
-        and form_of(word) == form_of(other)
+        and _agree(word, other)
         and not {word, other} & function_words()
         and not same_lemma(word, other)
         and not _opposite(word, other)
     )
+
+
+def _agree(word: str, other: str) -> bool:
+    """Whether two words have one form; a past on -ed may also be a participle."""
+    forms = {form_of(word): word, form_of(other): other}
+    return len(forms) == 1 or (forms.keys() == {"past", "participle"} and forms["past"] not in _listed_forms())
 
 
 def _opposite(word: str, other: str) -> bool:

@@ -1,0 +1,151 @@
+"""Paraphrase: which passages are written anew, by what, and what is kept of the answers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, T5Config
+
+from detect.adversarial.attack import AttackMeans
+from detect.adversarial.catalog import attack_entry, attack_named
+from detect.adversarial.paraphrase import Paraphrase, cleaned
+from detect.adversarial.writer import Writer
+from features.backbone import Backbone
+from features.errors import BackboneError, UsageError
+from tests.detect.adversarial.attacked import WITHOUT, attacked, document
+from tests.features.test_backbone import load
+from tests.features.tiny_models import tiny_tokenizer, write_tiny_encoder, write_tiny_model
+
+TEXT = "One is here. Two is there. Three is away.\n\nFour goes home. Five stays."
+
+
+class Answers(Writer):
+    """A writer that says what it is told to."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = answers
+        self.asked: list[list[str]] = []
+
+    def rewritten(self, passages: Sequence[str], *, seed: int) -> list[str]:
+        self.asked.append(list(passages))
+        return list(self.answers[: len(passages)])
+
+
+def with_answers(writer: Writer, text: str, strength: float = 1.0) -> str:
+    attack = Paraphrase(WITHOUT)
+    attack.__dict__["_writer"] = writer  # in the place of the one that would be loaded
+    return attack.apply([document(text)], strength, 0)[0].text
+
+
+@pytest.fixture(scope="module")
+def means(tmp_path_factory: pytest.TempPathFactory) -> AttackMeans:
+    backbone = load(write_tiny_model(tmp_path_factory.mktemp("llama")))
+    return AttackMeans(backbone=lambda: backbone)
+
+
+def test_passages_of_three_sentences_are_written_anew_and_the_space_between_stays() -> None:
+    writer = Answers("All three are somewhere else.", "Both rest now.")
+    assert with_answers(writer, TEXT) == "All three are somewhere else.\n\nBoth rest now."
+    assert writer.asked == [["One is here. Two is there. Three is away.", "Four goes home. Five stays."]]
+
+
+def test_a_share_of_the_passages_is_written_anew() -> None:
+    found = with_answers(Answers("Something else is here now."), TEXT, 0.5)
+    assert found in (
+        "Something else is here now.\n\nFour goes home. Five stays.",
+        "One is here. Two is there. Three is away.\n\nSomething else is here now.",
+    )
+
+
+@pytest.mark.parametrize("answer", ["", " \n", "Sure, here it is:", "No."])
+def test_a_passage_without_a_real_answer_stays(answer: str) -> None:
+    assert with_answers(Answers(answer, answer), TEXT) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("  Sure! Here is the text in other words:\n\nIt rains.\nIt pours. ", "It rains. It pours."),
+        ('"It rains and pours."', "It rains and pours."),
+        ('"It rains," he said, "and pours."', '"It rains," he said, "and pours."'),
+        ("It rains. It pours. And then it", "It rains. It pours."),
+        ("It rains and then it", "It rains and then it"),
+        ("It rains. In this rewritten text, I kept the meaning.", "It rains."),
+        ("Here are two: one and two.", "one and two."),
+    ],
+)
+def test_answers_are_rid_of_what_is_not_text(written: str, expected: str) -> None:
+    assert cleaned(written) == expected
+
+
+def test_the_backbone_writes_the_same_for_the_same_seed_in_any_company(means: AttackMeans) -> None:
+    state = torch.random.get_rng_state()
+    alone = attacked("paraphrase", TEXT, means=means)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert attacked("paraphrase", ["Another text. It is here.", TEXT], means=means)[1:] == alone
+    assert attacked("paraphrase", TEXT, seed=1, means=means) != alone
+    assert alone[0].strip()
+
+
+def test_nothing_to_write_needs_no_language_model() -> None:
+    assert attacked("paraphrase", ["", " \n"], 1.0) == ["", " \n"]
+    assert attacked("paraphrase", TEXT, 0.0) == [TEXT]
+
+
+def test_a_sequence_to_sequence_model_writes_when_it_is_named(tmp_path: Path) -> None:
+    config = T5Config(
+        vocab_size=len(tiny_tokenizer()),
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    name = f"paraphrase:{tmp_path}"
+    answer = Writer.named(str(tmp_path)).rewritten(["One is here."], seed=0)
+    assert answer == Writer.named(str(tmp_path)).rewritten(["One is here."], seed=0)
+    assert attack_entry(name).name == name
+    assert attacked(name, TEXT)[0].strip()
+
+
+def test_a_causal_model_writes_when_it_is_named(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path, "gpt2")
+    assert attacked(f"paraphrase:{path}", TEXT) == attacked(f"paraphrase:{path}", TEXT)
+
+
+def test_an_encoder_does_not_write(tmp_path: Path) -> None:
+    attack = attack_named(f"paraphrase:{write_tiny_encoder(tmp_path)}", WITHOUT)
+    # BERT is among the architectures that transformers can give a causal head, so it is its weights that tell.
+    with pytest.raises(BackboneError, match="weights of a bert language model"):
+        attack.apply([document(TEXT)], 1.0, 0)
+
+
+def test_the_registered_encoder_does_not_write_either() -> None:
+    with pytest.raises(BackboneError, match="all-minilm-l6-v2 is an encoder: it predicts no next token"):
+        attacked("paraphrase:all-minilm-l6-v2", TEXT)
+
+
+@pytest.mark.parametrize("name", ["paraphrase:", "homoglyph:gpt2"])
+def test_a_model_is_named_only_where_one_writes(name: str) -> None:
+    with pytest.raises(UsageError, match=f"no attack named '{name}': after a colon comes .* in paraphrase:MODEL"):
+        attack_named(name, WITHOUT)
+
+
+@pytest.mark.slow
+def test_the_real_backbone_keeps_words_of_the_text(backbone_home: Path) -> None:
+    from detect.catalog import DEFAULT_BACKBONE
+    from features.registry import resolve
+
+    real = Backbone.load(resolve(DEFAULT_BACKBONE), device="cpu")
+    text = "The river ran past the old mill. The bridge was built of stone. Many people crossed it every day."
+    found = attacked("paraphrase", text, means=AttackMeans(backbone=lambda: real))[0]
+    assert found != text
+    assert {"river", "bridge", "mill", "people"} & set(found.lower().replace(".", "").replace(",", "").split())
