@@ -96,29 +96,9 @@ class StressTest:
         )
 
     def _scores(self, detector: str, subjects: Subjects, attack: str, shown: str | None = None) -> pl.DataFrame:
-        """Scores of some texts as they are and normalised: rows of `SCORED_SCHEMA`, or a kept file of them."""
+        """Scores of some texts as they are and normalised: rows of `SCORED_SCHEMA`."""
         documents = subjects.documents
-        scorer = self.scorers[detector]
-        texts = [document.text for document in documents]
-        as_normalised = [normalised(text) for text in texts]
-        identity = {
-            "detector": {**scorer.describe(), "fpr": "", "threshold": ""},
-            "texts": digest_of([texts, as_normalised], 64),
-        }
-        path = (
-            self.folder
-            / "scores"
-            / f"{cell_name(f'{shown or attack}-{detector}', self.attacker.seed, identity)}.parquet"
-        )
-        if path.is_file():
-            scores = pl.read_parquet(path)
-        else:
-            distinct = list(dict.fromkeys([*texts, *as_normalised]))
-            found = dict(zip(distinct, scores_of_texts(scorer, distinct).tolist(), strict=True))
-            columns = {"score": texts, "score_normalised": as_normalised}
-            scores = pl.DataFrame({name: [found[text] for text in own] for name, own in columns.items()})
-            scores = scores.cast(pl.Float64).fill_nan(None)
-            publish_frame(scores, path)
+        scores = self._kept_scores(detector, [document.text for document in documents], shown or attack)
         return pl.DataFrame(
             {
                 "detector": detector,
@@ -139,3 +119,22 @@ class StressTest:
             },
             schema=SCORED_SCHEMA,
         )
+
+    def _kept_scores(self, detector: str, texts: Sequence[str], shown: str) -> pl.DataFrame:
+        """Scores of texts, `score` as they are and `score_normalised`, or the file that holds them already."""
+        scorer = self.scorers[detector]
+        columns = {"score": texts, "score_normalised": [normalised(text) for text in texts]}
+        identity = {
+            "detector": {**scorer.describe(), "fpr": "", "threshold": ""},
+            "texts": digest_of(list(columns.values()), 64),
+        }
+        name = cell_name(f"{shown}-{detector}", self.attacker.seed, identity)
+        path = self.folder / "scores" / f"{name}.parquet"
+        if path.is_file():
+            return pl.read_parquet(path)
+        distinct = list(dict.fromkeys(text for own in columns.values() for text in own))
+        found = dict(zip(distinct, scores_of_texts(scorer, distinct).tolist(), strict=True))
+        scores = pl.DataFrame({name: [found[text] for text in own] for name, own in columns.items()})
+        scores = scores.cast(pl.Float64).fill_nan(None)
+        publish_frame(scores, path)
+        return scores
