@@ -17,7 +17,7 @@ from features.documents import Document
 from features.errors import UsageError
 from pipelines.cells import cell_name, digest_of, publish_frame
 from pipelines.corpora import group_columns
-from pipelines.scorers import AnyScorer, scores_of_texts
+from pipelines.scorers import AnyScorer, scores_of_texts, what_scores
 from pipelines.scoring import Scorer
 
 ATTACKED_SCHEMA: dict[str, pl.DataType] = {
@@ -140,7 +140,7 @@ class Attacker:
             "strength": text_set.strength,
             "seed": self.seed,
             "backbone": None if needs in (NOTHING, BATCH) else self.backbone_name,
-            "target": None if target is None else {**target.describe(), "fpr": "", "threshold": ""},
+            "target": None if target is None else what_scores(target),
             "texts": digest_of(texts, 64),
             "version": version("pawn-detect"),
         }

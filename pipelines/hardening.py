@@ -142,7 +142,10 @@ class Hardening:
     def train(self, name: str, versions: Sequence[Version], run: Run) -> tuple[TrainedDetector, AnyScorer]:
         """A detector trained on the documents and some versions, saved among the report, and what scores by it."""
         learner = self.workshop.learner(self.request.called, versions)
-        self.say(f"{name}: {len(learner.documents):,} texts and {len(learner.origins):,} attacked ones")
+        if name == BEFORE:
+            learner = replace(learner, not_shown=frozenset(np.flatnonzero(self.is_output).tolist()))
+        shown = len(learner.documents) - len(learner.not_shown)
+        self.say(f"Training {name}: {shown:,} texts, {len(learner.origins):,} attacked versions of them")
         detector = learner.new()
         calibration = fit_calibrated(
             learner,

@@ -47,10 +47,12 @@ class HardenedLearner(Generic[D]):
     Attributes:
         base: learns from the documents followed by the versions.
         origins: (versions,) number of the document that each version was made of.
+        not_shown: numbers of documents that are split and measured like all, but not learnt from.
     """
 
     base: Learner[D]
     origins: np.ndarray
+    not_shown: frozenset[int] = frozenset()
 
     @property
     def documents(self) -> Sequence[Document]:
@@ -67,7 +69,7 @@ class HardenedLearner(Generic[D]):
         return self.base.new()
 
     def fit(self, detector: D, parts: Mapping[str, np.ndarray], progress: Progress, held_out: str | None) -> None:
-        """Train an unfitted detector in place on these documents and their versions."""
+        """Train an unfitted detector in place on these documents that are shown, and their versions."""
         self.base.fit(detector, {part: self._with_versions(own) for part, own in parts.items()}, progress, held_out)
 
     def scores(self, detector: D, indices: np.ndarray) -> np.ndarray:
@@ -75,7 +77,8 @@ class HardenedLearner(Generic[D]):
         return self.base.scores(detector, indices)
 
     def _with_versions(self, indices: np.ndarray) -> np.ndarray:
-        return np.concatenate([indices, len(self.documents) + np.flatnonzero(np.isin(self.origins, indices))])
+        shown = indices[~np.isin(indices, list(self.not_shown))]
+        return np.concatenate([shown, len(self.documents) + np.flatnonzero(np.isin(self.origins, shown))])
 
 
 class Workshop(Protocol):

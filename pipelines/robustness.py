@@ -14,7 +14,7 @@ from pipelines.attacked_texts import Attacker, TextSet
 from pipelines.cells import cell_name, digest_of, publish_frame
 from pipelines.protocols import generator_name
 from pipelines.robustness_figures import CLEAN, SCORED_SCHEMA
-from pipelines.scorers import AnyScorer, scores_of_texts
+from pipelines.scorers import AnyScorer, scores_of_texts, what_scores
 
 Finished = Callable[[TextSet, pl.DataFrame, pl.DataFrame], None]
 """Given each set of texts that is done: what it is, the texts (`ATTACKED_SCHEMA`), their scores (`SCORED_SCHEMA`)."""
@@ -124,10 +124,7 @@ class StressTest:
         """Scores of texts, `score` as they are and `score_normalised`, or the file that holds them already."""
         scorer = self.scorers[detector]
         columns = {"score": texts, "score_normalised": [normalised(text) for text in texts]}
-        identity = {
-            "detector": {**scorer.describe(), "fpr": "", "threshold": ""},
-            "texts": digest_of(list(columns.values()), 64),
-        }
+        identity = {"detector": what_scores(scorer), "texts": digest_of(list(columns.values()), 64)}
         name = cell_name(f"{shown}-{detector}", self.attacker.seed, identity)
         path = self.folder / "scores" / f"{name}.parquet"
         if path.is_file():

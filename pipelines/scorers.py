@@ -105,3 +105,8 @@ def scorer_of(
 def scores_of_texts(scorer: AnyScorer, texts: Sequence[str]) -> np.ndarray:
     """The score of each text, (n,) float64; NaN where a text has none (too short, no text)."""
     return scorer.score(list(texts))["score"].to_numpy().astype(np.float64)
+
+
+def what_scores(scorer: AnyScorer) -> dict[str, str]:
+    """All that a score depends on beside the text, JSON-able: not when or on what it was calibrated."""
+    return {name: value for name, value in scorer.describe().items() if name not in ("calibration", "fpr", "threshold")}

@@ -1,6 +1,7 @@
 """`pawn harden`: before and after side by side; attacked texts are of training documents; a detector as of training."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,17 @@ def test_the_hardened_detector_is_saved_as_training_saves_one(toy: Toy, labelled
     assert not any(path.suffix == ".parquet" for path in folder.iterdir())  # no text lies beside the detector
 
 
+def test_a_repeated_hardening_attacks_and_scores_nothing_again(toy: Toy, labelled: Path, pawn: Pawn) -> None:
+    assert harden(pawn, toy, labelled, *SEEN).code == 0
+    report = labelled.parent / "hard-report"
+    made = {path: path.stat().st_mtime_ns for folder in ("attacked", "scores") for path in (report / folder).iterdir()}
+    text = (report / "hardening.md").read_text()
+    assert harden(pawn, toy, labelled, *SEEN).code == 0
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert {path for folder in ("attacked", "scores") for path in (report / folder).iterdir()} == set(made)
+    assert (report / "hardening.md").read_text() == text
+
+
 def test_rounds_attack_the_newest_detector(toy: Toy, labelled: Path, pawn: Pawn) -> None:
     attacks = ("--attacks", "number,adaptive", "--hold-out-attacks", "homoglyph")
     result = harden(pawn, toy, labelled, *attacks, "--rounds", 2, "--queried-texts", 2, "--limit", 3)
@@ -123,12 +135,15 @@ def test_outputs_of_attackers_are_learnt_from_and_judged_apart(toy: Toy, labelle
         for n in range(100)
     ]
     path = write_jsonl(labelled.parent / "outputs.jsonl", outputs)
-    assert harden(pawn, toy, labelled, *SEEN, "--outputs", path).code == 0
+    result = harden(pawn, toy, labelled, *SEEN, "--outputs", path)
+    assert result.code == 0, result.err
     rows = pl.read_csv(labelled.parent / "hard-report" / "hardening.csv")
     found = rows.filter(texts="attackers' outputs")
     assert found["name"].to_list() == ["outputs", "outputs"]
     before, after = found["auroc"]
-    assert after > before
+    assert after >= before
+    assert re.search(r"Training before: 200 texts, 0 attacked", result.err)
+    assert re.search(r"Training after: 300 texts, \d+ attacked", result.err)
     scored = pl.read_parquet(labelled.parent / "hard-report" / "scores.parquet")
     judged = scored.filter(attack="outputs", detector="after")
     assert 0 < len(judged) < 30  # those of the test part

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 
 from detect.trained import silent
@@ -54,6 +56,14 @@ def test_without_versions_a_learner_is_what_it_was():
     learner = HardenedLearner(base, np.array([], dtype=np.int64))
     learner.fit(learner.new(), {"train": np.array([0, 1])}, silent, None)
     assert (learner.documents, base.fitted) == (DOCUMENTS, {"train": [0, 1]})
+
+
+def test_what_is_not_shown_is_not_learnt_from_nor_are_its_versions():
+    learner, base = hardened()
+    before = replace(learner, not_shown=frozenset({3, 4}))
+    before.fit(before.new(), {"train": np.array([0, 1, 3]), "validation": np.array([2, 4])}, silent, None)
+    assert base.fitted == {"train": [0, 1, 6], "validation": [2]}
+    assert before.documents == DOCUMENTS
 
 
 def test_a_version_that_says_nothing_new_is_left_out():
