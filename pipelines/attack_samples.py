@@ -40,7 +40,7 @@ def sample_section(text_set: TextSet, before: Sequence[Document], texts: pl.Data
         parts += [
             f"{'machine' if document.label else 'human'}, edit distance {texts['edit_distance'][index]:.3f}; "
             + "; ".join(_scores(own)),
-            *(["(unchanged)"] if text == document.text else [_block(document.text[start:]), _block(text[start:])]),
+            *_change(document.text[start:], text[start:]),
         ]
     return "\n\n".join(parts)
 
@@ -52,6 +52,13 @@ def originals(documents: Sequence[Document]) -> str:
         for index in chosen_samples(documents)
     ]
     return "\n\n".join(["# Samples", "Invisible characters are shown as `<U+200B>`.", "## clean", *blocks])
+
+
+def _change(before: str, after: str) -> list[str]:
+    """Both stretches, each under its name."""
+    if before == after:
+        return ["(unchanged)"]
+    return ["before", _block(before), "after", _block(after)]
 
 
 def _scores(own: pl.DataFrame) -> list[str]:

@@ -36,7 +36,8 @@ def write_robustness_plots(table: pl.DataFrame, order: Sequence[str], folder: Pa
 
 
 def _every_plot(table: pl.DataFrame, order: Sequence[str], fpr: str) -> "Iterator[tuple[str, Figure]]":
-    for name, file in (("auroc", "auroc"), (f"real_tpr@{fpr}", "tpr"), (f"real_fpr@{fpr}", "fpr")):
+    rates = ((f"real_tpr@{fpr}", "tpr"), (f"real_fpr@{fpr}", "fpr"))
+    for name, file in (("auroc", "auroc"), ("auroc_attacked_human", "auroc-humans-attacked"), *rates):
         if table[name].is_not_null().any():
             yield f"heat-map-{file}", heat_map(table, order, name)
     attacks = [attack for attack in table["attack"].unique(maintain_order=True) if attack != CLEAN]
@@ -76,9 +77,13 @@ def heat_map(table: pl.DataFrame, order: Sequence[str], name: str) -> "Figure":
 
 def _heading(name: str) -> str:
     """What a figure is of."""
-    of = {"auroc": "attacked machine against clean human texts", "real_fpr": "attacked human texts that are flagged"}
-    what = of.get(name.partition("@")[0], "attacked machine texts that are flagged")
-    return f"{title(name)}: {what}"
+    of = {
+        "auroc": "AUROC: attacked machine against clean human texts",
+        "auroc_attacked_human": "AUROC: attacked machine against attacked human texts",
+        "real_tpr": f"{title(name)}: attacked machine texts that are flagged",
+        "real_fpr": f"{title(name)}: attacked human texts that are flagged",
+    }
+    return of[name.partition("@")[0]]
 
 
 def _write_values(axes: "Axes", values: np.ndarray, *, dark_is_low: bool) -> None:

@@ -12,10 +12,10 @@ from pipelines.cells import KEPT, publish_frame
 from pipelines.figures import rate_name
 from pipelines.parts import disk_errors
 from pipelines.robustness_figures import CLEAN
-from pipelines.robustness_plots import write_robustness_plots
+from pipelines.robustness_plots import PANEL_TITLES, write_robustness_plots
 from pipelines.tables import ABSENT, decimals, interval, title, to_markdown
 
-_NAMES = ("detector", "attack", "what it does", "strength is")
+_NAMES = ("detector", "texts", "attack", "what it does", "strength is")
 
 NOTES = """\
 Thresholds are fixed on clean human texts that are not among those judged. AUROC sets attacked machine texts against
@@ -23,7 +23,8 @@ clean human ones (and, in its own column, against attacked human ones). TPR and 
 and of attacked human texts that are flagged. Success is the share of the machine texts flagged before the attack that
 are not flagged after it. Edits are the mean Levenshtein distance of characters over the length of the longer text.
 "Normalised" means that every text, clean ones and those that fix thresholds too, had look-alike and invisible
-characters put right before it was scored. Intervals are 95%, by bootstrap over sources."""
+characters put right before it was scored. Intervals are 95%, by bootstrap over sources. The worst is what has the
+lowest AUROC, of the two: an attack that makes every text look machine-written is no evasion, but it accuses people."""
 
 
 def write_robustness_report(
@@ -63,11 +64,16 @@ def shown() -> pl.Expr:
 
 
 def worst_first(named: pl.DataFrame) -> list[str]:
-    """The attacks of a table with a column `shown`, by the lowest AUROC of any detector; the clean texts first."""
+    """The attacks of a table with a column `shown`, by the worst for any detector (`_worst`); the clean texts first."""
     plain = named.filter(defence="none", attack=CLEAN)["shown"].unique().to_list()
     attacked = named.filter(pl.col("defence") == "none", pl.col("attack") != CLEAN)
-    lowest = attacked.group_by("shown", maintain_order=True).agg(pl.col("auroc").min()).sort("auroc", nulls_last=True)
+    lowest = attacked.group_by("shown", maintain_order=True).agg(worst=_worst().min()).sort("worst", nulls_last=True)
     return [*plain, *lowest["shown"]]
+
+
+def _worst() -> pl.Expr:
+    """The lower of the two AUROCs: an attack that makes all texts look machine-written is bad too."""
+    return pl.min_horizontal("auroc", "auroc_attacked_human")
 
 
 def _decision(table: pl.DataFrame, fprs: Sequence[float]) -> str:
@@ -102,23 +108,22 @@ def _report(
 
 
 def worst_cases(named: pl.DataFrame, fpr: str) -> pl.DataFrame:
-    """For each detector, as text: its clean figures, and the attack that is worst by AUROC, by TPR and by FPR.
+    """For each detector and defence, as text: clean figures, and the worst of any attack by AUROC, by TPR and by FPR.
 
     Args:
         named: what `robustness_table` gives, with a column `shown`.
         fpr: the rate of the thresholds, as columns name it.
     """
     rows = []
-    for (detector,), own in named.partition_by("detector", as_dict=True, maintain_order=True).items():
-        row = {"detector": str(detector)}
-        for defence, of in (("none", ""), ("normalised", ", normalised")):
-            cells = own.filter(defence=defence)
-            clean, attacked = cells.filter(attack=CLEAN), cells.filter(pl.col("attack") != CLEAN)
-            for name, descending in (("auroc", False), (f"real_tpr@{fpr}", False), (f"real_fpr@{fpr}", True)):
-                worst = attacked.drop_nulls(name).sort(name, descending=descending).head(1)
-                before = _value(clean[name].item() if len(clean) else None)
-                after = f"{_value(worst[name].item())} ({worst['shown'].item()})" if len(worst) else ABSENT
-                row[f"{title(name)}{of}"] = f"{before} → {after}"
+    for (detector, defence), own in named.partition_by(
+        "detector", "defence", as_dict=True, maintain_order=True
+    ).items():
+        clean, attacked = own.filter(attack=CLEAN), own.filter(pl.col("attack") != CLEAN)
+        row = {"detector": str(detector), "texts": PANEL_TITLES[str(defence)]}
+        for name in ("auroc", "auroc_attacked_human", f"real_tpr@{fpr}", f"real_fpr@{fpr}"):
+            worst = attacked.drop_nulls(name).sort(name, descending=name.startswith("real_fpr")).head(1)
+            after = f"{_value(worst[name].item())} ({worst['shown'].item()})" if len(worst) else ABSENT
+            row[title(name)] = f"{_value(clean[name].item())} → {after}"
         rows.append(row)
     return pl.DataFrame(rows)
 
@@ -127,7 +132,7 @@ def detector_table(own: pl.DataFrame, fprs: Sequence[float]) -> pl.DataFrame:
     """The rows of one detector as text, clean texts first, then by rising AUROC, with normalised figures beside."""
     rates = [rate_name(fpr) for fpr in fprs]
     names = [f"{kind}@{rate}" for rate in rates for kind in ("real_tpr", "real_fpr", "success")]
-    plain = own.filter(defence="none").sort(pl.col("attack") != CLEAN, pl.col("auroc"), nulls_last=True)
+    plain = own.filter(defence="none").sort(pl.col("attack") != CLEAN, _worst(), nulls_last=True)
     after = own.filter(defence="normalised").select(
         "shown", *(pl.col(name).alias(f"{name} n") for name in ("auroc", *names))
     )

@@ -38,18 +38,21 @@ def test_a_row_is_shown_by_attack_strength_and_target(table: pl.DataFrame):
     ]
 
 
-def test_attacks_stand_in_the_order_of_their_lowest_auroc_after_the_clean_texts(table: pl.DataFrame):
+def test_attacks_stand_in_the_order_of_their_lowest_auroc_of_the_two_after_the_clean_texts(table: pl.DataFrame):
     named = table.with_columns(shown=shown())
     order = worst_first(named)
     assert order[0] == "clean"
     plain = named.filter(defence="none")
-    lowest = [plain.filter(shown=name)["auroc"].min() for name in order[1:]]
+    names = ("auroc", "auroc_attacked_human")
+    lowest = [min(plain.filter(shown=one)[name].min() for name in names) for one in order[1:]]
     assert lowest == sorted(lowest)
 
 
 def test_the_worst_cases_are_the_extremes_of_the_attacks(table: pl.DataFrame):
     named = table.with_columns(shown=shown())
-    found = worst_cases(named, "10%").filter(detector="one").row(0, named=True)
+    cases = worst_cases(named, "10%")
+    assert cases["texts"].to_list() == ["as they come", "normalised before scoring"] * 2
+    found = cases.filter(detector="one").row(0, named=True)
     own = named.filter(pl.col("shown") != "clean", detector="one", defence="none")
     worst = own.sort("auroc").row(0, named=True)
     clean = named.filter(shown="clean", detector="one", defence="none")["auroc"].item()
