@@ -1,7 +1,5 @@
 """A YAML of detectors x corpora x protocols -> judgements, figures, tables and plots in a folder; resumable."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +16,9 @@ from features.errors import InputError
 from features.extractor import Extractor
 from features.registry import resolve
 from pipelines.benchmark_config import BenchmarkConfig
+from pipelines.cells import cell_name, digest_of, publish_frame
 from pipelines.figures import figures_table
 from pipelines.judging import Contender, LabelledCorpora, judged
-from pipelines.parts import disk_errors, publish
 from pipelines.protocols import PROTOCOLS, Fold, folds
 from pipelines.reports import headline, write_report
 from pipelines.tracking import UNTRACKED, Tracker
@@ -88,10 +86,8 @@ class Benchmark:
                 say(f"left out: {error}")
                 continue
             figures = figures_table(frame, fprs=self.config.fprs, resamples=self.config.resamples)
-            with disk_errors(path, "then repeat the command: what was judged is kept"):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _publish(figures, self._figures_file(path))
-                _publish(frame, path)  # last: its presence says that both are there
+            publish_frame(figures, self._figures_file(path))
+            publish_frame(frame, path)  # last: its presence says that both are there
             finished(frame, figures)
         found = [path for _, _, _, path in cells if path.is_file()]
         if not found:
@@ -101,8 +97,7 @@ class Benchmark:
 
     def _figures_file(self, judgements: Path) -> Path:
         """Where the figures of a cell are kept, which take as long as judging: named by what they depend on too."""
-        what = json.dumps([self.config.fprs, self.config.resamples])
-        digest = hashlib.sha256(what.encode()).hexdigest()[:8]
+        digest = digest_of([self.config.fprs, self.config.resamples], digits=8)
         return judgements.with_suffix(f".figures-{digest}.parquet")
 
     def _judged(self, fold: Fold, contender: Contender, seed: int, progress: Progress) -> pl.DataFrame:
@@ -132,17 +127,8 @@ class Benchmark:
                 for part in ("train", "validation", "calibration", "test")
             },
         }
-        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-        slug = "".join(
-            c if c.isalnum() or c in "-_" else "-" for c in f"{fold.protocol}-{fold.held_out}-{contender.label}"
-        )
-        return self.folder / "judgements" / f"{slug[:80]}-{seed}-{digest}.parquet"
-
-
-def _publish(frame: pl.DataFrame, path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    frame.write_parquet(temporary)
-    publish(temporary, path)
+        name = cell_name(f"{fold.protocol}-{fold.held_out}-{contender.label}", seed, what)
+        return self.folder / "judgements" / f"{name}.parquet"
 
 
 def run_benchmark(

@@ -16,6 +16,8 @@ COMMANDS = {
     "evaluate": "Judge ready detectors on labelled texts.",
     "benchmark": "Train and judge detectors by the protocols of a YAML file.",
     "redteam": "Fine-tune a generator against a detector.",
+    "attack": "Attack texts, and report what becomes of ready detectors.",
+    "harden": "Train a detector on attacked texts too, and show what that changed.",
     "detectors": "List the detectors that can be named.",
     "runs": "List recorded runs, or compare some.",
     "reproduce": "Repeat a recorded run and compare the figures.",

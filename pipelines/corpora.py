@@ -230,6 +230,11 @@ class _Layout:
         )
 
 
+def group_columns(group: str) -> dict[str, str]:
+    """The columns that a row must have so that its document gets this `group` again: dataset, split, pair_id."""
+    return dict(zip(_GROUP_COLUMNS, group.split("/", 2), strict=True))
+
+
 _GROUP_COLUMNS = ("dataset", "split", "pair_id")
 _LABELLED_COLUMNS = ("domain", "generator", "attack", *_GROUP_COLUMNS)
 

@@ -10,8 +10,6 @@ from typing import Any
 import polars as pl
 
 from detect.calibration import Calibration
-from detect.catalog import load_detector
-from detect.protocol import needs_observer
 from detect.splits import sources
 from features.documents import Document, Status
 from features.errors import InputError
@@ -19,8 +17,8 @@ from pipelines.corpora import Corpus, CorpusOptions
 from pipelines.figures import JUDGEMENT_SCHEMA, OWN_CALIBRATION, figures_table
 from pipelines.protocols import attack_name, generator_name
 from pipelines.reports import headline, write_report
-from pipelines.scoring import Scorer, ScoringSettings
-from pipelines.text_scoring import TextScorer
+from pipelines.scorers import AnyScorer, load_scorers
+from pipelines.scoring import ScoringSettings
 from pipelines.tracking import UNTRACKED, Tracker
 
 PROTOCOL = "evaluation"
@@ -91,7 +89,17 @@ def run_evaluation(
     Raises:
         PawnError: for everything that can be wrong with detectors, files or the disk.
     """
-    scorers = _scorers(request, say)  # refused before anything slow
+    scorers = load_scorers(
+        request.detectors,
+        ScoringSettings(
+            backbone=request.backbone,
+            max_length=request.max_length,
+            cache=request.cache,
+            device=request.device,
+            observer=request.observer,
+        ),
+        say,
+    )
     settings = asdict(request) | {"detectors": {name: scorer.describe() for name, scorer in scorers.items()}}
     with tracker.run("evaluate", request.output.name, _jsonable(settings)) as run:
         for name in (*request.inputs, *request.calibrate_on):
@@ -115,36 +123,8 @@ def run_evaluation(
     return Evaluation(judgements, figures, unscored)
 
 
-def _scorers(request: EvaluationRequest, say: Callable[[str], None]) -> dict[str, Scorer | TextScorer]:
-    """What scores by each detector, under the detector's own name, or the one given where two have the same."""
-    return by_own_name([(given, _scorer(given, request, say)) for given in dict.fromkeys(request.detectors)])
-
-
-def by_own_name(loaded: Sequence[tuple[str, Scorer | TextScorer]]) -> dict[str, Scorer | TextScorer]:
-    """Scorers under their detectors' own names, or the ones given where two have the same."""
-    names = Counter(scorer.detector.detector.name for _, scorer in loaded)
-    return {given if names[own := scorer.detector.detector.name] > 1 else own: scorer for given, scorer in loaded}
-
-
-def _scorer(name: str, request: EvaluationRequest, say: Callable[[str], None]) -> Scorer | TextScorer:
-    observer = request.observer
-    if observer is not None and not needs_observer(load_detector(name).detector):
-        observer = None  # it is for others of the detectors compared
-    return Scorer.load(
-        ScoringSettings(
-            detector=name,
-            backbone=request.backbone,
-            max_length=request.max_length,
-            cache=request.cache,
-            device=request.device,
-            observer=observer,
-        ),
-        progress=say,
-    )
-
-
 def _judged(
-    name: str, scorer: Scorer | TextScorer, request: EvaluationRequest, progress: Progress
+    name: str, scorer: AnyScorer, request: EvaluationRequest, progress: Progress
 ) -> tuple[pl.DataFrame, Counter[str]]:
     missing: Counter[str] = Counter()
     test = _scored(scorer, request.inputs, request.columns, missing, lambda rows, total: progress(name, rows, total))
@@ -166,7 +146,7 @@ Scored = list[tuple[str, Document, int | None, float]]
 
 
 def _scored(
-    scorer: Scorer | TextScorer,
+    scorer: AnyScorer,
     inputs: Iterable[str],
     columns: CorpusOptions,
     missing: Counter[str],

@@ -218,7 +218,7 @@ def _figures(
         kind = name.partition("@")[0]
         if kind in _TEXTS_OF_RATE:
             of = np.isin(machine, _TEXTS_OF_RATE[kind])
-            low[index], high[index] = _not_certain(table[0, index], low[index], high[index], source[of])
+            low[index], high[index] = widened(table[0, index], low[index], high[index], source[of])
     return list(zip(*(part.tolist() for part in (table[0], low, high)), strict=True)), [
         *_class_notes(machine, rules.fprs),
         *rules.notes,
@@ -232,7 +232,7 @@ def _unbiased(drawn: np.ndarray, low: float, high: float) -> tuple[float, float]
     return float(np.maximum(0.0, low - bias)), high - bias  # NaN stays NaN
 
 
-def _not_certain(value: float, low: float, high: float, source: np.ndarray) -> tuple[float, float]:
+def widened(value: float, low: float, high: float, source: np.ndarray) -> tuple[float, float]:
     """Bounds of a rate, the far one widened where the rate is 0 or 1: the 2.5% bound of that many sources in a row."""
     if not np.isnan(low) and value in (0.0, 1.0):
         width = 1 - 0.025 ** (1 / len(np.unique(source)))

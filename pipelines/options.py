@@ -80,6 +80,29 @@ normalise_option = click.option(
     show_default=True,
     help="Undo invisible characters and look-alike letters first, the usual tricks against detectors.",
 )
+
+
+def names_between_commas(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """What stands between the commas."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if value else ()
+
+
+strength_options = all_of(
+    click.option(
+        "--strengths",
+        default="x1",
+        show_default=True,
+        metavar="xN|N,...",
+        help="x0.5,x1,x2: so many times the usual strength of each attack; 0.1,0.3: these strengths themselves.",
+    ),
+    click.option(
+        "--attacker",
+        default=None,
+        metavar="NAME",
+        help="Language model of attacks that need one.  [default: that of --backbone, else smollm2-135m]",
+    ),
+)
+
 observer_option = click.option(
     "--observer",
     default=None,

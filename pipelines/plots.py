@@ -90,7 +90,7 @@ def roc(judgements: pl.DataFrame) -> "Figure":
     for index, (detector, own) in enumerate(_by_detector(test)):
         curves = [_tpr_at(fold, grid) for fold in own.partition_by(PLACE) if fold["label"].n_unique() == 2]
         if curves:
-            colour, dash, _ = _style(index)
+            colour, dash, _ = line_style(index)
             axes.step(grid, np.mean(curves, axis=0), dash, where="post", color=colour, label=detector, linewidth=1.6)
     axes.plot(grid, grid, color="0.7", linewidth=1, label="chance")
     axes.set(xscale="log", xlim=(grid[0], 1), ylim=(0, 1.005))
@@ -107,7 +107,7 @@ def score_distributions(judgements: pl.DataFrame) -> "Figure":
     where there are none), so that folds can be shown together. The dotted line is the mean of the texts' thresholds.
     """
     detectors = list(_by_detector(judgements))
-    figure, panels = _panels(len(detectors))
+    figure, panels = panel_grid(len(detectors))
     for axes, (detector, own) in zip(panels, detectors, strict=True):
         scaled = [_in_deviations(fold) for fold in own.partition_by(PLACE)]
         human, machine = (np.concatenate([part[index] for part in scaled]) for index in (0, 1))
@@ -124,7 +124,7 @@ def score_distributions(judgements: pl.DataFrame) -> "Figure":
         axes.set_yticks([])
         axes.set_xlabel("deviations from human mean", fontsize=8)
     figure.suptitle(f"Scores, {_named(judgements)}")
-    _legend_below(figure, panels)
+    legend_below(figure, panels)
     return figure
 
 
@@ -134,7 +134,7 @@ def reliability(judgements: pl.DataFrame) -> "Figure":
     Probabilities are fitted on each fold's calibration part (Platt); the folds are shown together.
     """
     detectors = list(_by_detector(judgements))
-    figure, panels = _panels(len(detectors), height=2.6)
+    figure, panels = panel_grid(len(detectors), height=2.6)
     for axes, (detector, own) in zip(panels, detectors, strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="perfect")
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
@@ -153,7 +153,7 @@ def reliability(judgements: pl.DataFrame) -> "Figure":
         )
         axes.plot(expected, found, "o-", color=HUMAN, markersize=4, linewidth=1, label="texts, in 15 bins")
     figure.suptitle(f"Reliability, {_named(judgements)}")
-    _legend_below(figure, panels)
+    legend_below(figure, panels)
     return figure
 
 
@@ -170,7 +170,7 @@ def slice_dots(figures: pl.DataFrame, kind: str, shown: Sequence[str] = ("auroc"
     shown = [name for name in shown if name in figures.columns]  # other rates may have been asked for
     values = figures["value"].unique(maintain_order=True).to_list()
     detectors = figures["detector"].unique(maintain_order=True).to_list()
-    figure, panels = _panels(len(values), height=0.6 + 0.19 * len(detectors), shared=True)
+    figure, panels = panel_grid(len(values), height=0.6 + 0.19 * len(detectors), shared=True)
     for axes, value in zip(panels, values, strict=True):
         own = figures.filter(value=value)
         for index, name in enumerate(shown):
@@ -187,7 +187,7 @@ def slice_dots(figures: pl.DataFrame, kind: str, shown: Sequence[str] = ("auroc"
         axes.set_yticks(range(len(detectors)), detectors, fontsize=8)
         axes.grid(alpha=0.3)
     figure.suptitle(f"By {kind}, {_named(figures, folds=False)}")
-    _legend_below(figure, panels)
+    legend_below(figure, panels)
     return figure
 
 
@@ -214,7 +214,7 @@ def curve(figures: pl.DataFrame, axis: str, shown: Sequence[str] = ("auroc", "re
         for index, (detector, own) in enumerate(_by_detector(points)):
             parts = own.sort("place").partition_by("place")
             rows = np.array([_means_with_bars(part, name, [detector])[0] for part in parts])
-            colour, dash, marker = _style(index)
+            colour, dash, marker = line_style(index)
             axes.errorbar(
                 [part["number"].mean() for part in parts], rows[:, 0],
                 yerr=np.maximum([rows[:, 0] - rows[:, 1], rows[:, 2] - rows[:, 0]], 0), color=colour, linestyle=dash,
@@ -289,7 +289,7 @@ def _named(frame: pl.DataFrame, *, folds: bool = True) -> str:
     return f"leaving out one {protocol}" + (f" of {count} at a time" if folds and count > 1 else " at a time")
 
 
-def _style(index: int) -> tuple[str, str, str]:
+def line_style(index: int) -> tuple[str, str, str]:
     """Colour, dash and marker of the detector with a number: 24 that differ."""
     turn = index // len(COLOURS) % len(DASHES)
     return COLOURS[index % len(COLOURS)], DASHES[turn], MARKERS[turn]
@@ -302,7 +302,7 @@ def _single(width: float, height: float) -> "tuple[Figure, Axes]":
     return figure, figure.subplots()
 
 
-def _panels(count: int, *, height: float = _PANEL[1], shared: bool = False) -> "tuple[Figure, list[Axes]]":
+def panel_grid(count: int, *, height: float = _PANEL[1], shared: bool = False) -> "tuple[Figure, list[Axes]]":
     """A figure of small panels, row by row; `shared`: the axes are the same in all, and written at the edge alone."""
     from matplotlib.figure import Figure
 
@@ -324,7 +324,7 @@ def _legend_outside(axes: "Axes") -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
 
 
-def _legend_below(figure: "Figure", panels: "Sequence[Axes]") -> None:
+def legend_below(figure: "Figure", panels: "Sequence[Axes]") -> None:
     """One legend for all panels, each name once."""
     named: dict[str, Any] = {}
     for axes in panels:

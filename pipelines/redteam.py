@@ -19,12 +19,11 @@ from features.errors import InputError, UsageError
 from features.extractor import DEFAULT_MAX_LENGTH
 from features.registry import BackboneFiles, resolve
 from pipelines.corpora import Corpus, CorpusOptions
-from pipelines.evaluation import by_own_name
 from pipelines.layouts.files import file_sha256
 from pipelines.parts import disk_errors, publish_json
 from pipelines.provenance import plain
-from pipelines.redteam_judging import AnyScorer, scores_of
 from pipelines.redteam_texts import TextSet, human_texts, read_texts, write_texts
+from pipelines.scorers import AnyScorer, load_scorers, scores_of_texts
 from pipelines.scoring import Scorer, ScoringSettings
 from pipelines.tracking import Run
 
@@ -184,7 +183,7 @@ class RedTeam:
         scorer = self.attacked
         if isinstance(scorer, Scorer):
             scorer = Scorer(scorer.detector, scorer.extractor)
-        return scores_of(scorer, texts)
+        return scores_of_texts(scorer, texts)
 
     def check(self) -> None:
         """Refuse a detector that has no score for texts of this length, before anything slow is done.
@@ -271,7 +270,7 @@ def prepare(request: RedTeamRequest, say: Say, steps: Steps) -> RedTeam:
         PawnError: for everything that can be wrong with data, detectors, models or the output folder.
     """
     names = list(dict.fromkeys((request.detector, *request.also)))
-    scorers = by_own_name([(name, _scorer(name, request, say)) for name in names])
+    scorers = load_scorers(names, _settings(request), say)
     files = resolve(request.generator, progress=say)
     reference = Backbone.load(files, device=request.device)
     with Corpus.open(request.inputs, request.columns) as corpus:
@@ -288,15 +287,10 @@ def prepare(request: RedTeamRequest, say: Say, steps: Steps) -> RedTeam:
     return RedTeam(request, reference, policy, scorers, parts, hashes, say, steps)
 
 
-def _scorer(name: str, request: RedTeamRequest, say: Say) -> AnyScorer:
-    settings = ScoringSettings(
-        detector=name,
-        backbone=request.backbone,
-        max_length=request.max_length,
-        cache=request.cache,
-        device=request.device,
+def _settings(request: RedTeamRequest) -> ScoringSettings:
+    return ScoringSettings(
+        backbone=request.backbone, max_length=request.max_length, cache=request.cache, device=request.device
     )
-    return Scorer.load(settings, progress=say)
 
 
 def _claim(request: RedTeamRequest, files: BackboneFiles, attacked: AnyScorer, hashes: Mapping[str, str]) -> None:

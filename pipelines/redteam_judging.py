@@ -20,18 +20,11 @@ from features.extractor import Extractor
 from pipelines.figures import JUDGEMENT_SCHEMA
 from pipelines.judging import Contender, LabelledCorpora, judged
 from pipelines.protocols import Fold, attack_name, generator_name
-from pipelines.scoring import Scorer
-from pipelines.text_scoring import TextScorer
+from pipelines.scorers import AnyScorer, scores_of_texts
 
-AnyScorer = Scorer | TextScorer
 BEFORE, AFTER = "before", "after"
 VALIDATION_EVERY = 5
 """A new detector chooses by every fifth prompt and learns from the others."""
-
-
-def scores_of(scorer: AnyScorer, texts: Sequence[str]) -> np.ndarray:
-    """A detector's score of each text, (n,) float64; NaN for a text that has none."""
-    return scorer.score(list(texts))["score"].fill_null(float("nan")).to_numpy().astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ def detection(name: str, scorer: AnyScorer, texts: Compared) -> tuple[pl.DataFra
         InputError: when no human text, or no text before, has a score.
     """
     parts = {"calibration": texts.calibration, "human": texts.human, BEFORE: texts.before, AFTER: texts.after}
-    scores = {part: scores_of(scorer, [document.text for document in own]) for part, own in parts.items()}
+    scores = {part: scores_of_texts(scorer, [document.text for document in own]) for part, own in parts.items()}
     for part in ("calibration", "human", BEFORE):
         if not np.isfinite(scores[part]).any():
             raise InputError(f"detector {name} scores none of the {part} texts; ask for longer ones (--new-tokens)")

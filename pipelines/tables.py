@@ -1,6 +1,6 @@
 """Figures as tables for people: the terminal, Markdown, CSV."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,12 @@ TITLES = {
     "f1": "F1",
     "brier": "Brier",
     "ece": "ECE",
+    "auroc_attacked_human": "AUROC, humans attacked too",
+    "success": "success",
+    "edit_distance": "edits",
+    "edit_distance_human": "edits, human",
 }
-_ABSENT = "-"
+ABSENT = "-"
 _PLACE = ("protocol", "folds", "left out", "slice", "human / machine", "seed")
 _NAME_WIDTH = 22  # with four intervals of 13, 80 columns
 
@@ -45,14 +49,14 @@ def folds_table(figures: pl.DataFrame, shown: Sequence[str] = SHOWN) -> pl.DataF
     """
     place = {
         "protocol": pl.col("protocol"),
-        "left out": pl.col("held_out").fill_null(_ABSENT),
+        "left out": pl.col("held_out").fill_null(ABSENT),
         "slice": pl.when(pl.col("slice") == "all").then(pl.lit("all")).otherwise(pl.format("{}: {}", "slice", "value")),
         "detector": pl.col("detector"),
         "human / machine": pl.format("{} / {}", "humans", "machines"),
     }
     if figures["seed"].n_unique() > 1:
         place["seed"] = pl.col("seed").cast(pl.String)
-    table = figures.select(**place, **{title(name): _interval(name) for name in shown if name in figures.columns})
+    table = figures.select(**place, **{title(name): interval(name) for name in shown if name in figures.columns})
     return table.drop("slice") if (figures["slice"] == "all").all() else table
 
 
@@ -92,9 +96,8 @@ def to_terminal(table: pl.DataFrame, heading: str) -> "Group":
     return Group(*parts)
 
 
-def to_markdown(table: pl.DataFrame) -> str:
-    """A Markdown table of a table of text, numbers to the right."""
-    names = {"protocol", "left out", "slice", "detector"}
+def to_markdown(table: pl.DataFrame, names: Collection[str] = ("protocol", "left out", "slice", "detector")) -> str:
+    """A Markdown table of a table of text: the columns `names` to the left, numbers to the right."""
     lines = [table.columns, ["---" if column in names else "---:" for column in table.columns]]
     lines += [[cell.replace("|", "\\|") for cell in row] for row in table.rows()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -121,19 +124,20 @@ def write_tables(figures: pl.DataFrame, folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def _interval(name: str) -> pl.Expr:
-    value, low, high = (_decimals(name + end) for end in ("", "_low", "_high"))
+def interval(name: str) -> pl.Expr:
+    """A figure as text, its interval behind the value; a dash where there is none."""
+    value, low, high = (decimals(name + end) for end in ("", "_low", "_high"))
     interval = pl.when(low.is_not_null()).then(pl.format(" [{}-{}]", low, high)).otherwise(pl.lit(""))
-    return pl.when(value.is_null()).then(pl.lit(_ABSENT)).otherwise(pl.concat_str(value, interval))
+    return pl.when(value.is_null()).then(pl.lit(ABSENT)).otherwise(pl.concat_str(value, interval))
 
 
 def _deviation(name: str) -> pl.Expr:
-    value, deviation = _decimals(name), _decimals(f"{name}_sd")
+    value, deviation = decimals(name), decimals(f"{name}_sd")
     beside = pl.when(deviation.is_not_null()).then(pl.format(" ± {}", deviation)).otherwise(pl.lit(""))
-    return pl.when(value.is_null()).then(pl.lit(_ABSENT)).otherwise(pl.concat_str(value, beside))
+    return pl.when(value.is_null()).then(pl.lit(ABSENT)).otherwise(pl.concat_str(value, beside))
 
 
-def _decimals(name: str) -> pl.Expr:
+def decimals(name: str) -> pl.Expr:
     """Three decimals; four where a rate is asked for that three would blur."""
     places = 4 if name.startswith("real_fpr@0.1%") else 3
     return pl.col(name).map_elements(lambda value: f"{value:.{places}f}", return_dtype=pl.String)

@@ -13,7 +13,6 @@ from detect.trained import DetectorCard, Progress, TrainableDetector, band_score
 from features.backbone import Backbone
 from features.documents import Document
 from features.errors import UsageError
-from features.extractor import Extractor
 from features.registry import resolve
 from pipelines.corpora import Corpus
 from pipelines.extraction import load_extractor
@@ -121,6 +120,18 @@ class TrainingRequest(LabelledRequest):
         names = (self.detector, *self.settings.get("members", ()))
         return any(entry.reads == what for entry in ENTRIES if entry.name in names)
 
+    def check_observer(self) -> None:
+        """Refuse members of two language models where no second one is named.
+
+        Raises:
+            UsageError: then.
+        """
+        if self.reads(TWO_MODELS) and not self.observer:
+            raise UsageError(
+                "a member compares two language models: name the second with --observer NAME, or --observer @LAYER "
+                "for an early exit of the backbone"
+            )
+
 
 def run_training(
     request: TrainingRequest,
@@ -144,15 +155,13 @@ def run_training(
     """
     make = maker(request.detector, seed=request.seed, **request.settings)
     check_output(request.output)
-    if request.reads(TWO_MODELS) and not request.observer:
-        raise UsageError(
-            "a member compares two language models: name the second with --observer NAME, or --observer @LAYER for an "
-            "early exit of the backbone"
-        )
+    request.check_observer()
     with Corpus.open(request.inputs, request.corpus_options) as corpus:
         total = corpus.count_rows()  # finds every bad label before anything slow
         files = resolve(request.backbone, progress=say)
-        extractor = _extractor(request, Backbone.load(files, device=request.device))
+        backbone = Backbone.load(files, device=request.device)
+        layers = layers_read(request, backbone)
+        extractor = load_extractor(backbone, max_length=request.max_length, layers=layers, observer=request.observer)
         codec = codec_named(request.codec, files.weights_id, extractor.fingerprint.layers)
         store = FeatureStore(cache_directory(request.cache), extractor.fingerprint, codec)
         facts = DetectorFacts(request.called, backbone_record(extractor, codec), corpora_record(corpus))
@@ -183,10 +192,9 @@ def _settings(request: TrainingRequest, make: Maker, facts: DetectorFacts) -> di
     return asked | {"recipe": own | (asdict(recipe) if is_dataclass(recipe) else {})}  # type: ignore[arg-type]  # "type[DataclassInstance]"
 
 
-def _extractor(request: TrainingRequest, backbone: Backbone) -> Extractor:
-    """What gives the features that a detector is to learn from."""
-    layers = request.layers
-    if not layers and request.reads(LAYERS):
-        last = backbone.network.layer_count
-        layers = sorted({max(1, round(last * third / 3)) for third in (1, 2, 3)})
-    return load_extractor(backbone, max_length=request.max_length, layers=layers, observer=request.observer)
+def layers_read(request: TrainingRequest, backbone: Backbone) -> Sequence[int]:
+    """The layers whose hidden states a detector is to learn from; none for the last alone."""
+    if request.layers or not request.reads(LAYERS):
+        return request.layers
+    last = backbone.network.layer_count
+    return sorted({max(1, round(last * third / 3)) for third in (1, 2, 3)})

@@ -13,6 +13,7 @@ from pipelines.options import (
     input_options,
     layers_option,
     model_options,
+    names_between_commas,
     observer_option,
     progress_option,
     register_option,
@@ -115,17 +116,12 @@ shrinkage = click.option(
 )
 
 
-def _names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    """What stands between the commas."""
-    return tuple(name.strip() for name in value.split(","))
-
-
 members = click.option(
     "--members",
     default="pawn,lightgbm,logistic",
     show_default=True,
     metavar="NAME,NAME,...",
-    callback=_names,
+    callback=names_between_commas,
     help="Detectors of 'pawn detectors', each by its own recipe.",
 )
 

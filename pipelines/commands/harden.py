@@ -1,0 +1,132 @@
+"""`pawn harden`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from detect.catalog import trainable_names
+from pipelines.commands.train import data_options, naming_options, run_options
+from pipelines.options import (
+    codec_option,
+    layers_option,
+    model_options,
+    names_between_commas,
+    observer_option,
+    strength_options,
+)
+
+
+def _settings(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
+    """What stands on both sides of each equals sign, the right side as YAML reads it."""
+    import yaml
+
+    found = {}
+    for value in values:
+        name, equals, given = value.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"expected NAME=VALUE such as epochs=4, got {value!r}")
+        found[name.strip().replace("-", "_")] = yaml.safe_load(given)
+    return found
+
+
+@click.command()
+@click.argument("detector", type=click.Choice(trainable_names()), metavar="DETECTOR")
+@data_options
+@click.option(
+    "--attacks",
+    required=True,
+    metavar="NAME,NAME,...",
+    callback=names_between_commas,
+    help="Attacks of 'pawn attack --list' that are learnt from.",
+)
+@click.option(
+    "--hold-out-attacks",
+    "hold_out",
+    required=True,
+    metavar="NAME,NAME,...",
+    callback=names_between_commas,
+    help="Attacks that the detector is judged by and never shown.",
+)
+@strength_options
+@click.option(
+    "--outputs",
+    multiple=True,
+    metavar="FILE",
+    help="Labelled outputs of attackers: learnt from, and those of the test part judged; repeat for more.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Trainings; in each, attacks that query a detector are made against the newest one.",
+)
+@click.option(
+    "--copies",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Attacked versions of each text, by attacks drawn from --attacks.",
+)
+@click.option(
+    "--queried-texts",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Texts of each class that an attack with queries changes in a round.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Most texts of each class that are judged.  [default: the test part]",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_settings,
+    help="A setting of the detector's recipe, as 'pawn train DETECTOR' has it (epochs=4); repeat for more.",
+)
+@click.option("--cache", default=None, metavar="DIR", help="Feature cache.  [default: under $PAWN_HOME]")
+@click.option("--backbone", default="smollm2-135m", show_default=True, help="Language model.")
+@layers_option
+@observer_option
+@codec_option
+@naming_options
+@model_options
+@run_options
+def command(output: str, shown: bool | None, **options: Any) -> int:
+    """Train a detector on attacked texts of both classes, and show what that changed.
+
+    DETECTOR is a recipe of 'pawn train'. It is trained twice on the same split: before, on the texts alone, and after,
+    on attacked versions of the training texts too. Both are judged on clean texts, on attacks seen in training and on
+    attacks held out, side by side, in OUTPUT-report/hardening.md. With --rounds above 1, attacks that query a detector
+    are made against the newest one before each training. The detector is saved as 'pawn train' does; attacked texts
+    and scores are kept, so a stopped command repeats its trainings alone.
+
+    \b
+    Example:  pawn harden lightgbm --data mine.parquet --attacks homoglyph,word --hold-out-attacks synonym -o hard
+              pawn score texts.jsonl --detector hard -o scored.parquet
+    """
+    from pathlib import Path
+
+    from pipelines.hardening import HardeningRequest, run_hardening
+    from pipelines.progress import ProgressLine, RowsLine, TrainingLine
+    from pipelines.tracking import open_tracker
+
+    line = ProgressLine(shown=shown)
+    tracked, uri, experiment = (options.pop(name) for name in ("track", "tracking_uri", "experiment"))
+    request = HardeningRequest(output=Path(output), **options)
+    failed = run_hardening(
+        request,
+        say=line.say,
+        rows_line=RowsLine(line),
+        progress=TrainingLine(line),
+        tracker=open_tracker(uri, enabled=tracked, experiment=experiment, say=line.say),
+    )
+    line.close()
+    click.echo(f"Before and after, side by side: {request.report / 'hardening.md'}")
+    return 3 if failed else 0

@@ -1,0 +1,330 @@
+"""What `pawn harden` does: a detector learns from attacked texts too, and is judged before and after."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from detect.adversarial.catalog import DETECTOR, attack_entry
+from detect.catalog import load_detector, maker, text_names
+from detect.splits import sources, split_groups
+from detect.text_recipes import text_recipe
+from detect.trained import Progress, silent
+from features.documents import Status, text_key
+from features.errors import UsageError
+from pipelines.attack_run import headline, recorded_stress
+from pipelines.attack_subjects import CALIBRATION, JUDGED, Subjects, stratified
+from pipelines.attacked_texts import Attacker, TextSet, text_sets
+from pipelines.corpora import Corpus
+from pipelines.fitting import (
+    SPLIT,
+    TrainedDetector,
+    check_output,
+    finish,
+    fit_calibrated,
+    training_record,
+)
+from pipelines.hardening_learner import Version, Workshop, open_workshop
+from pipelines.hardening_report import write_hardening_report
+from pipelines.options import cache_directory
+from pipelines.protocols import attack_name
+from pipelines.robustness import StressTest
+from pipelines.robustness_figures import robustness_table
+from pipelines.robustness_report import write_robustness_report
+from pipelines.scorers import AnyScorer, LanguageModels, scorer_of
+from pipelines.scoring import ScoringSettings
+from pipelines.text_training import checkpoint_folder
+from pipelines.tracking import UNTRACKED, Run, Tracker
+from pipelines.training import TrainingRequest
+from pipelines.training_data import RowsProgress
+
+BEFORE = "before"
+_ATTACKED_PARTS = ("train", "validation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardeningRequest(TrainingRequest):
+    """What `pawn harden` was asked for: a training, and the attacks.
+
+    Attributes:
+        attacks: those learnt from.
+        hold_out: those only judged by.
+        outputs: labelled files of attackers' outputs that are learnt from and judged by, each source on one side.
+        strengths: as `attacked_texts.parsed_strengths` reads them; of both.
+        copies: attacked versions of each text that is learnt from, by attacks drawn at random.
+        rounds: trainings; in each, attacks that query a detector are made against the newest one.
+        queried_texts: texts of each class that such an attack changes in a round.
+        limit: most texts of each class that are judged; None: the whole test part.
+        attacker: language model of attacks that need one; None: that of the features.
+        fprs: false-positive rates of the thresholds.
+        resamples: of the bootstrap.
+    """
+
+    attacks: Sequence[str]
+    hold_out: Sequence[str]
+    outputs: Sequence[str] = ()
+    strengths: str = "x1"
+    copies: int = 1
+    rounds: int = 1
+    queried_texts: int = 100
+    limit: int | None = None
+    attacker: str | None = None
+    fprs: tuple[float, ...] = (0.01, 0.05)
+    resamples: int = 1000
+
+    @property
+    def report(self) -> Path:
+        """Where everything but the detector goes: beside its folder, for it holds texts."""
+        path = self.output.resolve()
+        return path.with_name(f"{path.name}-report")
+
+    def check(self) -> None:
+        """Refuse what can only go wrong later, or would say nothing.
+
+        Raises:
+            UsageError: naming what is wrong.
+        """
+        known = {name: attack_entry(name) for name in (*self.attacks, *self.hold_out)}
+        if not self.attacks or not self.hold_out:
+            raise UsageError(
+                "hardening needs --attacks to learn from and --hold-out-attacks to judge by: without the latter nobody "
+                "can tell robustness from memory"
+            )
+        if both := sorted(set(self.attacks) & set(self.hold_out)):
+            raise UsageError(f"attack {both[0]} is to be learnt from and held out; choose one")
+        if self.rounds > 1 and not any(known[name].needs == DETECTOR for name in self.attacks):
+            raise UsageError(
+                f"{self.rounds} rounds, and no attack among {', '.join(self.attacks)} that queries the detector: the "
+                "texts would be the same in each; add adaptive to --attacks, or leave --rounds at 1"
+            )
+        text_sets([*known], self.strengths, [])
+        if self.detector in text_names():
+            text_recipe(self.detector, seed=self.seed, **self.settings)
+        else:
+            maker(self.detector, seed=self.seed, **self.settings)
+        check_output(self.output)
+
+
+@dataclass
+class Hardening:
+    """A hardening under way.
+
+    Args:
+        request: what to do.
+        workshop: the documents, and what learns from them.
+        is_output: of each document, whether it is an attacker's output.
+        models: the language models.
+        say: told what a person should know.
+        progress: told of trainings.
+        run: the record.
+    """
+
+    request: HardeningRequest
+    workshop: Workshop
+    is_output: Sequence[bool]
+    models: LanguageModels
+    say: Callable[[str], None]
+    progress: Progress
+    run: Run
+    parts: np.ndarray = field(init=False)
+    attacker: Attacker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parts = np.array(split_groups(self.workshop.documents, SPLIT, self.request.seed))
+        backbone = self.request.attacker or self.request.backbone
+        folder = self.request.report / "attacked"
+        self.attacker = Attacker(folder, lambda: self.models.backbone(backbone), backbone, self.request.seed)
+
+    def train(self, name: str, versions: Sequence[Version], run: Run) -> tuple[TrainedDetector, AnyScorer]:
+        """A detector trained on the documents and some versions, saved among the report, and what scores by it."""
+        learner = self.workshop.learner(self.request.called, versions)
+        if name == BEFORE:
+            learner = replace(learner, not_shown=frozenset(np.flatnonzero(self.is_output).tolist()))
+        shown = len(learner.documents) - len(learner.not_shown)
+        self.say(f"Training {name}: {shown:,} texts, {len(learner.origins):,} attacked versions of them")
+        detector = learner.new()
+        calibration = fit_calibrated(
+            learner,
+            detector,
+            self.workshop.facts,
+            seed=self.request.seed,
+            left_out_domains=self.request.calibration == "left-out-domains",
+            progress=self.progress,
+            run=run,
+        )
+        training_record(detector)["hardening"] = {
+            "attacks": list(self.request.attacks) if versions else [],
+            "held_out": list(self.request.hold_out),
+            "strengths": self.request.strengths,
+            "attacked_texts": len(learner.origins),
+            "round": name,
+        }
+        trained = TrainedDetector(detector, calibration, self.workshop.codec)
+        folder = self.request.report / "detectors" / name.replace(" ", "-")
+        trained.save(folder)
+        settings = ScoringSettings(
+            backbone=self.request.backbone,
+            max_length=self.request.max_length,
+            cache=cache_directory(self.request.cache),
+            device=self.request.device,
+            normalise=False,  # the defence is a column of its own
+        )
+        return trained, scorer_of(load_detector(str(folder)), settings, self.models, self.request.observer)
+
+    def static_versions(self) -> list[Version]:
+        """Attacked versions of clean training and validation texts by attacks that need no detector."""
+        sets = [found for found in text_sets(self.request.attacks, self.request.strengths, []) if not found.target]
+        chosen = self._attackable()
+        if not sets or not chosen:
+            return []
+        rng = np.random.default_rng(self.request.seed)
+        drawn = [(int(draw), index) for index in chosen for draw in rng.permutation(len(sets))[: self.request.copies]]
+        found = []
+        for number, members in groupby(sorted(drawn), key=lambda pair: pair[0]):
+            found += self._versions([index for _, index in members], sets[number], None)
+        return found
+
+    def queried_versions(self, newest: AnyScorer, name: str) -> list[Version]:
+        """Attacked versions of some clean training texts, made against a detector."""
+        found: list[Version] = []
+        chosen: list[int] = []
+        for label in (0, 1):
+            members = [index for index in self._attackable() if self.workshop.documents[index].label == label]
+            documents = [self.workshop.documents[index] for index in members]
+            corpora = [""] * len(members)
+            chosen += stratified(documents, corpora, members, self.request.queried_texts, self.request.seed)
+        for text_set in text_sets(self.request.attacks, self.request.strengths, [name]):
+            if text_set.target is not None:
+                found += self._versions(chosen, text_set, newest)
+        return found
+
+    def _attackable(self) -> list[int]:
+        """Clean documents of the parts that are learnt from."""
+        return [
+            index
+            for index, document in enumerate(self.workshop.documents)
+            if self.parts[index] in _ATTACKED_PARTS and not self.is_output[index] and attack_name(document) == "none"
+        ]
+
+    def _versions(self, members: Sequence[int], text_set: TextSet, target: AnyScorer | None) -> list[Version]:
+        self.say(f"Attacking {len(members):,} texts to learn from: {text_set.shown}")
+        documents = [self.workshop.documents[index] for index in members]
+        texts = self.attacker.attacked(documents, text_set, target)["text"]
+        return [
+            Version(replace(document, text=text, attack=text_set.attack), index)
+            for document, text, index in zip(documents, texts, members, strict=True)
+        ]
+
+    def subjects(self) -> tuple[Subjects, Subjects]:
+        """Clean documents of the test part with human ones that fix thresholds, and outputs of the test part."""
+        names = {"test": JUDGED, "calibration": CALIBRATION}
+        documents = [replace(document, id=text_key(document.text)) for document in self.workshop.documents]
+        numbers = sources(documents)
+        fields = (
+            documents,
+            [str(document.domain) for document in documents],
+            numbers,
+            [names.get(part, "") for part in self.parts],
+        )
+        everything = Subjects(*fields)
+        chosen = []
+        for part, label, limit in (
+            (JUDGED, 0, self.request.limit),
+            (JUDGED, 1, self.request.limit),
+            (CALIBRATION, 0, None),
+        ):
+            members = [
+                index
+                for index in everything.of(part)
+                if documents[index].label == label
+                and attack_name(documents[index]) == "none"
+                and not self.is_output[index]
+            ]
+            own = everything.subset(members)
+            chosen += stratified(own.documents, own.corpora, members, limit, self.request.seed)
+        outputs = [index for index in everything.of(JUDGED) if self.is_output[index]]
+        return everything.subset(sorted(chosen)), everything.subset(outputs)
+
+
+def run_hardening(
+    request: HardeningRequest,
+    *,
+    say: Callable[[str], None],
+    rows_line: RowsProgress = lambda rows, total, tokens: None,
+    progress: Progress = silent,
+    tracker: Tracker = UNTRACKED,
+) -> int:
+    """Train, attack, train again, judge all of it, save, and record it as a run; returns how many rows were no use.
+
+    Args:
+        request: what to do.
+        say: told what a person should know.
+        rows_line: told of extraction.
+        progress: told of training.
+        tracker: makes the run, which gets the detector once it is saved.
+
+    Raises:
+        PawnError: for everything that can be wrong with data, attacks, recipe or output.
+    """
+    request.check()
+    models = LanguageModels(request.device, say)
+    with Corpus.open([*request.inputs, *request.outputs], request.corpus_options) as corpus:
+        workshop = open_workshop(request, corpus, models, say, rows_line)
+        say(f"{len(workshop.documents):,} texts, each once, with one label; {workshop.failed:,} rows cannot be used")
+        settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
+        with tracker.run("harden", request.called, settings | {"backbone_record": workshop.facts.backbone}) as run:
+            for path in corpus.files:
+                run.dataset(path, "training")
+            hardening = Hardening(request, workshop, _are_outputs(request, workshop), models, say, progress, run)
+            trained, scorers = _rounds(hardening)
+            _judge(hardening, scorers)
+            finish(trained, request, run, say)
+            shutil.rmtree(checkpoint_folder(request.output), ignore_errors=True)  # only now: the detector is whole
+    return workshop.failed
+
+
+def _are_outputs(request: HardeningRequest, workshop: Workshop) -> list[bool]:
+    """Of each document, whether a file of outputs holds it."""
+    if not request.outputs:
+        return [False] * len(workshop.documents)
+    with Corpus.open(request.outputs, request.corpus_options) as corpus:
+        keys = {text_key(row.document.text) for row in corpus.rows() if row.status is Status.OK}
+    return [text_key(document.text) in keys for document in workshop.documents]
+
+
+def _rounds(hardening: Hardening) -> tuple[TrainedDetector, dict[str, AnyScorer]]:
+    """The hardened detector of the last round, and what scores by each, the one before among them."""
+    with hardening.run.child(BEFORE, {"round": 0}) as child:
+        trained, newest = hardening.train(BEFORE, [], child)
+    scorers = {BEFORE: newest}
+    versions = hardening.static_versions()
+    for number in range(1, hardening.request.rounds + 1):
+        name = "after" if number == hardening.request.rounds else f"round {number}"
+        versions = versions + hardening.queried_versions(newest, [*scorers][-1])
+        with hardening.run.child(name, {"round": number}) as child:
+            trained, newest = hardening.train(name, versions, child)
+        scorers[name] = newest
+    return trained, scorers
+
+
+def _judge(hardening: Hardening, scorers: Mapping[str, AnyScorer]) -> None:
+    """Attack the test part, score it by every detector, and write both reports."""
+    request, run = hardening.request, hardening.run
+    subjects, outputs = hardening.subjects()
+    subjects.check()
+    stress = StressTest(subjects, scorers, hardening.attacker, request.report, hardening.say)
+    asked = text_sets([*request.attacks, *request.hold_out], request.strengths, list(scorers))
+    scored, samples = recorded_stress(stress, asked, run, request.fprs)
+    if outputs.documents:
+        scored = pl.concat([scored, stress.foreign(outputs, "outputs")])
+    table = robustness_table(scored, fprs=request.fprs, resamples=request.resamples)
+    heading = f"Hardening: {request.called}"
+    written = write_robustness_report(scored, table, samples, request.report, heading, request.fprs)
+    written += write_hardening_report(table, request.attacks, request.hold_out, request.report, heading, request.fprs)
+    run.metrics(headline(table, request.fprs))
+    for path in written:
+        run.file(path, "plots" if path.parent.name == "plots" else "")

@@ -1,0 +1,182 @@
+"""`pawn harden`: before and after side by side; attacked texts are of training documents; a detector as of training."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from mlflow import MlflowClient
+
+from detect.splits import split_groups
+from features.documents import Document, text_key
+from pipelines.fitting import SPLIT
+from tests.e2e.conftest import Pawn
+from tests.e2e.runs import Result, Toy, labelled_rows, naive_auroc, write_jsonl
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    rows: list[dict[str, Any]] = labelled_rows(100)
+    for number, row in enumerate(rows):
+        row |= {"domain": "d", "generator": "g", "attack": "none", "dataset": "toy", "split": "all"}
+        row |= {"pair_id": str(number // 2), "text": f"{row['text']} Case {number} of the {number % 7}."}
+    return write_jsonl(tmp_path / "labelled.jsonl", rows)
+
+
+def harden(pawn: Pawn, toy: Toy, labelled: Path, *more: object, name: str = "tfidf") -> Result:
+    shared = ("--cache", toy.cache, "--backbone", toy.model, "--no-progress", "-o", labelled.parent / "hard")
+    return pawn("harden", name, "--data", labelled, *shared, *more)
+
+
+SEEN = ("--attacks", "homoglyph,number", "--hold-out-attacks", "upper_lower")
+
+
+def test_before_and_after_stand_side_by_side_for_attacks_seen_and_held_out(
+    toy: Toy, labelled: Path, pawn: Pawn
+) -> None:
+    result = harden(pawn, toy, labelled, *SEEN)
+    assert result.code == 0, result.err
+    report = labelled.parent / "hard-report"
+    rows = pl.read_csv(report / "hardening.csv")
+    assert rows.select("texts", "name").unique(maintain_order=True).rows() == [
+        ("clean", "-"),
+        ("seen in training", "homoglyph 1"),
+        ("seen in training", "number 0.5"),
+        ("seen in training", "mean"),
+        ("held out", "upper_lower 0.05"),
+        ("held out", "mean"),
+    ]
+    assert rows["detector"].unique(maintain_order=True).to_list() == ["before", "after"]
+    text = (report / "hardening.md").read_text()
+    assert "| AUROC, before | AUROC, after |" in text
+    scored = pl.read_parquet(report / "scores.parquet").filter(detector="after", part="judged")
+    human = scored.filter(attack="none", label=0)["score"].to_list()
+    machine = scored.filter(attack="homoglyph", label=1)["score"].to_list()
+    expected = naive_auroc([0] * len(human) + [1] * len(machine), human + machine)
+    (found,) = rows.filter(name="homoglyph 1", detector="after")["auroc"]
+    assert found == pytest.approx(expected)
+    seen = rows.filter(texts="seen in training", detector="after")["auroc"].to_list()
+    assert seen[2] == pytest.approx((seen[0] + seen[1]) / 2)
+
+
+def test_attacked_texts_are_of_training_documents_and_judged_ones_of_the_test_part(
+    toy: Toy, labelled: Path, pawn: Pawn
+) -> None:
+    assert harden(pawn, toy, labelled, *SEEN).code == 0
+    report = labelled.parent / "hard-report"
+    texts = pl.read_ndjson(labelled)
+    documents = [
+        Document(row["id"], row["text"], row["label"], group=f"toy/all/{row['pair_id']}")
+        for row in texts.rows(named=True)
+    ]
+    parts = split_groups(documents, SPLIT, 0)
+    part_of_id = {document.id: part for document, part in zip(documents, parts, strict=True)}
+    part_of_key = {text_key(document.text): part for document, part in zip(documents, parts, strict=True)}
+    learnt, judged = [], []
+    for path in (report / "attacked").glob("*.parquet"):
+        ids = pl.read_parquet(path)["id"].to_list()
+        (learnt if ids[0] in part_of_id else judged).append(ids)
+    assert {part_of_id[name] for ids in learnt for name in ids} == {"train", "validation"}
+    assert sum(map(len, learnt)) == sum(part in ("train", "validation") for part in parts)  # one copy each
+    assert {part_of_key[name] for ids in judged for name in ids} == {"test"}
+    assert len(judged) == 3
+    scored = pl.read_parquet(report / "scores.parquet")
+    fixing = {part_of_key[name] for name in scored.filter(part="calibration")["id"]}
+    assert fixing == {"calibration"}
+
+
+def test_the_hardened_detector_is_saved_as_training_saves_one(toy: Toy, labelled: Path, pawn: Pawn) -> None:
+    result = harden(pawn, toy, labelled, *SEEN, "--copies", 2, name="gltr-buckets")
+    assert result.code == 0, result.err
+    folder = labelled.parent / "hard"
+    record = json.loads((folder / "detector.json").read_text())["training"]
+    assert record["hardening"]["attacks"] == ["homoglyph", "number"]
+    assert record["hardening"]["held_out"] == ["upper_lower"]
+    texts = sum(record["texts"][part] for part in ("train", "validation"))
+    assert texts < record["hardening"]["attacked_texts"] <= 2 * texts
+    scored = folder / "s.csv"
+    result = pawn("score", labelled, "--detector", folder, "--backbone", toy.model, "-o", scored)
+    assert result.code == 0, result.err
+    assert not any(path.suffix == ".parquet" for path in folder.iterdir())  # no text lies beside the detector
+
+
+def test_a_repeated_hardening_attacks_and_scores_nothing_again(toy: Toy, labelled: Path, pawn: Pawn) -> None:
+    assert harden(pawn, toy, labelled, *SEEN).code == 0
+    report = labelled.parent / "hard-report"
+    made = {path: path.stat().st_mtime_ns for folder in ("attacked", "scores") for path in (report / folder).iterdir()}
+    text = (report / "hardening.md").read_text()
+    assert harden(pawn, toy, labelled, *SEEN).code == 0
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert {path for folder in ("attacked", "scores") for path in (report / folder).iterdir()} == set(made)
+    assert (report / "hardening.md").read_text() == text
+
+
+def test_rounds_attack_the_newest_detector(toy: Toy, labelled: Path, pawn: Pawn) -> None:
+    attacks = ("--attacks", "number,adaptive", "--hold-out-attacks", "homoglyph")
+    result = harden(pawn, toy, labelled, *attacks, "--rounds", 2, "--queried-texts", 2, "--limit", 3)
+    assert result.code == 0, result.err
+    against = [line for line in result.err.splitlines() if "to learn from: adaptive" in line]
+    assert [line.rpartition(" against ")[2] for line in against] == ["before", "round 1"]
+    rows = pl.read_csv(labelled.parent / "hard-report" / "hardening.csv")
+    assert rows["detector"].unique(maintain_order=True).to_list() == ["before", "round 1", "after"]
+    assert len(rows.filter(pl.col("name").str.starts_with("adaptive"))) == 3  # each against itself
+
+
+def test_outputs_of_attackers_are_learnt_from_and_judged_apart(toy: Toy, labelled: Path, pawn: Pawn) -> None:
+    outputs = [
+        {
+            "id": f"o{n}",
+            "text": f"Output {n} of a generator that was tuned against several detectors, number {n}.",
+            "label": 1,
+        }
+        | {"attack": "dpo", "dataset": "toy", "split": "all", "pair_id": str(n)}
+        for n in range(100)
+    ]
+    path = write_jsonl(labelled.parent / "outputs.jsonl", outputs)
+    result = harden(pawn, toy, labelled, *SEEN, "--outputs", path)
+    assert result.code == 0, result.err
+    rows = pl.read_csv(labelled.parent / "hard-report" / "hardening.csv")
+    found = rows.filter(texts="attackers' outputs")
+    assert found["name"].to_list() == ["outputs", "outputs"]
+    before, after = found["auroc"]
+    assert after >= before
+    assert re.search(r"Training before: 200 texts, 0 attacked", result.err)
+    assert re.search(r"Training after: 300 texts, \d+ attacked", result.err)
+    scored = pl.read_parquet(labelled.parent / "hard-report" / "scores.parquet")
+    judged = scored.filter(attack="outputs", detector="after")
+    assert 0 < len(judged) < 30  # those of the test part
+
+
+def test_each_training_and_each_attack_is_a_run_below_that_of_the_hardening(
+    run_store: str, toy: Toy, labelled: Path, pawn: Pawn
+) -> None:
+    assert harden(pawn, toy, labelled, *SEEN, "--track", "--tracking-uri", run_store).code == 0
+    client = MlflowClient(tracking_uri=run_store)
+    (experiment,) = (found for found in client.search_experiments() if found.name == "pawn-detect")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    names = {run.info.run_name for run in runs if run is not parent}
+    assert names == {"before", "after", "homoglyph 1", "number 0.5", "upper_lower 0.05"}
+    assert "after/clean/auroc" in parent.data.metrics
+    assert len(parent.outputs.model_outputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--attacks", "number", "--hold-out-attacks", "number"), "attack number is to be learnt from and held out"),
+        (("--attacks", "number", "--hold-out-attacks", ""), "nobody can tell robustness from memory"),
+        (("--attacks", "nmber", "--hold-out-attacks", "homoglyph"), "did you mean number"),
+        ((*SEEN, "--rounds", 2), "2 rounds, and no attack among homoglyph, number that queries the detector"),
+        ((*SEEN, "--set", "vocabulary"), "expected NAME=VALUE such as epochs=4, got 'vocabulary'"),
+        ((*SEEN, "--set", "colour=3"), "detector tfidf cannot be trained like that"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_slow(
+    toy: Toy, labelled: Path, pawn: Pawn, options: tuple[object, ...], expected: str
+) -> None:
+    result = harden(pawn, toy, labelled, *options)
+    assert (result.code, expected in " ".join(result.err.split())) == (2, True), result.err
+    assert not (labelled.parent / "hard-report").exists()
