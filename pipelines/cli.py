@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "Train a detector on labelled texts.",
     "evaluate": "Judge ready detectors on labelled texts.",
     "benchmark": "Train and judge detectors by the protocols of a YAML file.",
+    "generate": "Write machine texts on the subjects of human ones.",
     "redteam": "Fine-tune a generator against a detector.",
     "attack": "Attack texts, and report what becomes of ready detectors.",
     "harden": "Train a detector on attacked texts too, and show what that changed.",

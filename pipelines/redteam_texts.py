@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -11,6 +10,7 @@ from detect.adversarial.generation import Continuation
 from detect.adversarial.prompts import Prompt
 from features.documents import Document
 from features.errors import InputError
+from pipelines.corpora import group_columns
 from pipelines.parts import disk_errors, publish
 
 TEXT_SCHEMA: dict[str, pl.DataType] = {
@@ -101,10 +101,6 @@ def read_texts(path: Path, prompts: Sequence[Prompt]) -> list[Continuation]:
     return [Continuation(tuple(row["token_ids"]), row["text"], row["whole"]) for row in frame.iter_rows(named=True)]
 
 
-def _place(group: str | None) -> dict[str, Any]:
-    """dataset, split and pair_id that `pipelines.corpora` puts together to the same group again."""
-    if group is None or group.count("/") < 2:
-        return {"dataset": None, "split": None, "pair_id": group}
-    dataset, _, rest = group.partition("/")
-    split, _, pair = rest.rpartition("/")
-    return {"dataset": dataset, "split": split, "pair_id": pair}
+def _place(group: str | None) -> dict[str, str | None]:
+    """The columns that make up the group again."""
+    return dict.fromkeys(("dataset", "split", "pair_id")) if group is None else dict(group_columns(group))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,12 @@ class SamplingSettings:
     """How texts are drawn.
 
     Attributes:
-        new_tokens: of each continuation; what would end a text before is never drawn.
+        new_tokens: of each continuation at most.
         temperature: of the next-token distribution.
         top_p: likeliest tokens are drawn from until they have this probability; 1: all, as Nicks et al. 2024 do.
+        top_k: only so many of the likeliest tokens are drawn from; 0: all.
+        repetition_penalty: tokens that were used are less likely by it (Keskar et al. 2019, 1909.05858); 1: none.
+        may_end: whether the model may end a text before `new_tokens`; else what would end it is never drawn.
         batch_size: prompts continued together.
 
     Raises:
@@ -30,6 +34,9 @@ class SamplingSettings:
     new_tokens: int = 64
     temperature: float = 0.8
     top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    may_end: bool = False
     batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -38,6 +45,11 @@ class SamplingSettings:
                 raise UsageError(f"expected {name} of at least 1, got {getattr(self, name)}")
         if self.temperature <= 0:
             raise UsageError(f"expected a temperature above 0, got {self.temperature}")
+        if self.top_k < 0 or self.repetition_penalty < 1:
+            raise UsageError(
+                f"expected a top_k of at least 0 and a repetition penalty of at least 1, got {self.top_k} and "
+                f"{self.repetition_penalty}"
+            )
         if not 0 < self.top_p <= 1:
             raise UsageError(f"expected a top_p above 0 and at most 1, got {self.top_p}")
 
@@ -88,13 +100,14 @@ def sample(
 
 
 def _continue(model: Any, prompts: Sequence[Prompt], settings: SamplingSettings) -> list[list[int]]:
-    """Drawn token ids, `new_tokens` for each prompt."""
+    """Drawn token ids, `new_tokens` for each prompt, or those before the end of the text."""
     longest = max(len(prompt.token_ids) for prompt in prompts)
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)  # (batch, longest), padded on the left
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt.token_ids) :] = torch.tensor(prompt.token_ids)
         mask[row, longest - len(prompt.token_ids) :] = 1
+    ends = _ends(model)
     # Whatever the model's own generation settings are (penalties, top-k), they are overruled.
     drawn = model.generate(
         input_ids=ids.to(model.device),
@@ -102,15 +115,20 @@ def _continue(model: Any, prompts: Sequence[Prompt], settings: SamplingSettings)
         do_sample=True,
         temperature=settings.temperature,
         top_p=settings.top_p,
-        top_k=0,
-        repetition_penalty=1.0,
+        top_k=settings.top_k,
+        repetition_penalty=settings.repetition_penalty,
         no_repeat_ngram_size=0,
-        min_new_tokens=settings.new_tokens,
+        min_new_tokens=None if settings.may_end else settings.new_tokens,
         max_new_tokens=settings.new_tokens,
-        pad_token_id=0,
+        pad_token_id=ends[0] if ends else 0,
     )
-    rows: list[list[int]] = drawn[:, longest:].tolist()
-    return rows
+    return [list(takewhile(lambda token: token not in ends, row)) for row in drawn[:, longest:].tolist()]
+
+
+def _ends(model: Any) -> list[int]:
+    """The tokens that end a text of a model."""
+    found = model.generation_config.eos_token_id
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
 def _continuation(tokenizer: Tokenizer, prompt: Prompt, ids: Sequence[int]) -> Continuation:

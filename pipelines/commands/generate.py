@@ -1,0 +1,77 @@
+"""`pawn generate`."""
+
+import click
+
+from pipelines.options import device_option, input_options, progress_option
+
+
+@click.command()
+@click.option(
+    "--data", "inputs", multiple=True, required=True, metavar="FILE", help="Labelled texts; human ones give subjects."
+)
+@click.option("-o", "--output", required=True, metavar="FILE", help="Parquet file of the texts.")
+@click.option("--label-column", default="label", show_default=True, help="0 or human, 1 or machine.")
+@input_options
+@click.option("--model", default="smollm2-135m", show_default=True, help="Causal language model that writes.")
+@click.option(
+    "--texts", type=click.IntRange(min=1), default=1500, show_default=True, help="At most one for each human text."
+)
+@click.option("--new-tokens", type=click.IntRange(min=16), default=150, show_default=True, help="Of each text at most.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=48, show_default=True, help="Texts written together.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of every choice.")
+@device_option
+@progress_option
+def command(
+    inputs: tuple[str, ...],
+    output: str,
+    label_column: str,
+    text_column: str,
+    id_column: str | None,
+    input_format: str | None,
+    model: str,
+    texts: int,
+    new_tokens: int,
+    batch_size: int,
+    seed: int,
+    device: str | None,
+    shown: bool | None,
+) -> None:
+    """Write machine texts on the subjects of human ones, for training.
+
+    A language model goes on with human texts, writes on their subjects and rewrites them, drawing its words in nine
+    ways from cool to hot, some with a penalty on repetition. Texts keep the domain and the group of what they were
+    written after, so that splits keep them together; `attack` says what the model was asked for.
+
+    \b
+    Example:  pawn generate --data corpus.parquet -o generated.parquet
+              pawn train pawn-ensemble --data corpus.parquet --data generated.parquet -o runs/mine
+    """
+    from pathlib import Path
+
+    from pipelines.corpora import CorpusOptions
+    from pipelines.generation import GenerationRequest, run_generation
+    from pipelines.progress import ProgressLine, RowsLine
+
+    line = ProgressLine(shown=shown)
+    columns = CorpusOptions(
+        text_column=text_column,
+        id_column=id_column,
+        labelled=True,
+        label_column=label_column,
+        input_format=input_format,
+    )
+    request = GenerationRequest(
+        inputs=inputs,
+        output=Path(output),
+        columns=columns,
+        model=model,
+        texts=texts,
+        new_tokens=new_tokens,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+    )
+    rows = RowsLine(line)
+    written = run_generation(request, line.say, lambda done, total: rows(done, total, 0))
+    line.close()
+    line.say(f"{written} texts written to {output}")
