@@ -1,68 +1,106 @@
-"""Writes the model card of a detector from its own record and from the folds of `benchmarks.generalisation`.
+"""Writes the model card of a detector from its own record, and from reports of `pawn benchmark` and `pawn attack`.
 
-python -m benchmarks.model_card --detector DIR --results results.json
+python -m benchmarks.model_card --detector DIR --benchmark quality/figures.csv --attacks stress/figures.csv \
+        --before NAME
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from benchmarks.generalisation import table
-from detect.calibration import Calibration
-from detect.pawn import PawnDetector
-from detect.protocol import write_bytes
-from detect.zero_shot import ZERO_SHOT
+import polars as pl
+
+from detect.calibration import BAND_STARTS, Calibration
+from detect.protocol import read_card, write_bytes
 
 CARD = Path(__file__).with_name("model_card.md")
+FIGURES = ("auroc", *(f"{kind}@{fpr}" for fpr in ("1%", "5%") for kind in ("tpr", "real fpr", "real tpr")))
+ATTACKED = ("auroc", "real_tpr@1%", "real_fpr@1%", "real_tpr@5%", "real_fpr@5%")
 
 
 def main() -> None:
     """Parse and write README.md into the detector's folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detector", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--recipe", default="crops+likelihood", help="the detector's recipe in the results")
+    parser.add_argument("--benchmark", type=Path, required=True, help="figures.csv of 'pawn benchmark'")
+    parser.add_argument("--attacks", type=Path, required=True, help="figures.csv of 'pawn attack'")
+    parser.add_argument("--before", required=True, help="what the report of attacks calls the detector before this one")
     arguments = parser.parse_args()
-    results = json.loads(arguments.results.read_text())
     card = render(
-        PawnDetector.load(arguments.detector), Calibration.load(arguments.detector), results, arguments.recipe
+        arguments.detector, pl.read_csv(arguments.benchmark), pl.read_csv(arguments.attacks), arguments.before
     )
     write_bytes(arguments.detector / "README.md", card.encode())
 
 
-def render(detector: PawnDetector, calibration: Calibration, results: list[dict[str, Any]], recipe: str) -> str:
+def render(folder: Path, benchmark: pl.DataFrame, attacks: pl.DataFrame, before: str) -> str:
     """The card: the template `model_card.md` with every figure filled in from what was measured."""
-    training = detector.card.training
+    record, calibration = read_card(folder), Calibration.load(folder)
+    training, backbone = record["training"], record["backbone"]
     config = training["config"]
-    shipped = {"detector": "PAWN", "seed": config["seed"]}
-    rows = [
-        {"protocol": "in-domain", "held_out": "nothing"} | shipped | training["test"],
-        *({"protocol": "domain"} | shipped | row for row in training["left_out_domains"]),
-        *(row | {"detector": "PAWN"} for row in results if row["detector"] == recipe),
-        *(row for row in results if row["detector"] in ZERO_SHOT),
+    own = [
+        {"protocol": "in-domain", "held_out": "nothing"} | training["test"],
+        *({"protocol": "domain"} | row for row in training["left_out_domains"]),
     ]
-    order = ["in-domain", "corpus", "domain", "generator"]
-    rows.sort(key=lambda row: (order.index(row["protocol"]), row["held_out"]))  # stable: PAWN stays first
     return CARD.read_text().format(
-        name=detector.name,
-        backbone=detector.card.backbone["name"],
-        codec=detector.card.backbone["codec"],
-        dtype=detector.card.backbone["fingerprint"]["dtype"],
-        max_length=detector.card.backbone["fingerprint"]["max_length"],
-        weights=detector.weights_sha256(),
-        parameters=f"{sum(parameter.numel() for parameter in detector.network.parameters()):,}",
+        name=record["name"],
+        backbone=backbone["name"],
+        codec=backbone["codec"],
+        dtype=backbone["fingerprint"]["dtype"],
+        max_length=backbone["fingerprint"]["max_length"],
+        members=", ".join(f"`{name}`" for name in config["members"]),
+        megabytes=f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f}",
         corpora="\n".join(f"- `{corpus['file']}`, SHA-256 `{corpus['sha256']}`" for corpus in training["corpora"]),
         texts=", ".join(f"{count:,} {part}" for part, count in training["texts"].items()),
-        max_epochs=config["epochs"],
-        epochs=len(training["epochs"]),
-        best=next(epoch["epoch"] for epoch in reversed(training["epochs"]) if epoch["best"]),
         config=json.dumps(config, sort_keys=True),
         calibration=f"{len(calibration.scores):,}",
         calibration_texts=calibration.provenance["texts"],
+        bands=", ".join(map(str, BAND_STARTS[1:])),
         smallest_fpr=f"{calibration.smallest_fpr:.2%}",
-        table=table(rows),
+        own=own_table(own),
+        rivals=rivals_table(benchmark),
+        attacks=attack_table(attacks, record["name"], before),
     )
+
+
+def own_table(rows: Sequence[dict[str, Any]]) -> str:
+    """What the detector's own training measured: one line a fold, then the mean over left-out domains."""
+    lines = [f"| left out | human / machine | {' | '.join(FIGURES)} |", f"|---|---|{'---|' * len(FIGURES)}"]
+    for row in rows:
+        figures = " | ".join(f"{row[name]:.3f}" for name in FIGURES)
+        lines.append(f"| {row['protocol']}: {row['held_out']} | {row['human']} / {row['machine']} | {figures} |")
+    domains = [row for row in rows if row["protocol"] == "domain"]
+    figures = " | ".join(f"**{mean(row[name] for row in domains):.3f}**" for name in FIGURES)
+    return "\n".join([*lines, f"| **domain: mean** |  | {figures} |"])
+
+
+def rivals_table(figures: pl.DataFrame) -> str:
+    """Mean AUROC and TPR at 1% of each detector of a benchmark over the folds of each protocol."""
+    whole = figures.filter(pl.col("slice") == "all")
+    means = whole.group_by("detector", "protocol", maintain_order=True).agg(pl.col("auroc", "tpr@1%").mean())
+    protocols = means["protocol"].unique(maintain_order=True).to_list()
+    lines = [f"| detector | {' | '.join(protocols)} |", f"|---|{'---|' * len(protocols)}"]
+    for (detector,), own in means.partition_by("detector", as_dict=True, maintain_order=True).items():
+        found = {row["protocol"]: f"{row['auroc']:.3f} / {row['tpr@1%']:.2f}" for row in own.iter_rows(named=True)}
+        lines.append(f"| {detector} | {' | '.join(found.get(protocol, '') for protocol in protocols)} |")
+    return "\n".join(lines)
+
+
+def attack_table(figures: pl.DataFrame, name: str, before: str) -> str:
+    """Figures under each attack, of the detector before this one and of this one, texts read as they are."""
+    chosen = figures.filter(pl.col("defence") == "none")
+    lines = [
+        f"| attack | {' | '.join(f'{figure}, before → now' for figure in ATTACKED)} |",
+        f"|---|{'---|' * len(ATTACKED)}",
+    ]
+    for attack, strength in chosen.select("attack", "strength").unique(maintain_order=True).rows():
+        rows = chosen.filter(pl.col("attack") == attack, pl.col("strength").eq_missing(strength))
+        pair = [rows.filter(pl.col("detector") == detector).row(0, named=True) for detector in (before, name)]
+        cells = " | ".join(f"{pair[0][figure]:.3f} → {pair[1][figure]:.3f}" for figure in ATTACKED)
+        lines.append(f"| {attack}{'' if strength is None else f' {strength:g}'} | {cells} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
