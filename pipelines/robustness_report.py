@@ -121,11 +121,20 @@ def worst_cases(named: pl.DataFrame, fpr: str) -> pl.DataFrame:
         clean, attacked = own.filter(attack=CLEAN), own.filter(pl.col("attack") != CLEAN)
         row = {"detector": str(detector), "texts": PANEL_TITLES[str(defence)]}
         for name in ("auroc", "auroc_attacked_human", f"real_tpr@{fpr}", f"real_fpr@{fpr}"):
-            worst = attacked.drop_nulls(name).sort(name, descending=name.startswith("real_fpr")).head(1)
-            after = f"{_value(worst[name].item())} ({worst['shown'].item()})" if len(worst) else ABSENT
-            row[title(name)] = f"{_value(clean[name].item())} → {after}"
+            row[title(name)] = _worsened(clean[name].item(), attacked.drop_nulls(name), name)
         rows.append(row)
     return pl.DataFrame(rows)
+
+
+def _worsened(before: float | None, attacked: pl.DataFrame, name: str) -> str:
+    """A figure of clean texts, and of the attack that it is worst for."""
+    higher_is_worse = name.startswith("real_fpr")
+    if before is None or not len(attacked):
+        return _value(before)
+    worst = attacked.sort(name, descending=higher_is_worse).row(0, named=True)
+    if worst[name] == before or (worst[name] < before) == higher_is_worse:
+        return f"{_value(before)} → no worse"
+    return f"{_value(before)} → {_value(worst[name])} ({worst['shown']})"
 
 
 def detector_table(own: pl.DataFrame, fprs: Sequence[float]) -> pl.DataFrame:

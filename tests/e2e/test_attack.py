@@ -202,3 +202,16 @@ def test_detectors_data_and_folder_are_asked_for(pawn: Pawn) -> None:
     result = pawn("attack", "log-likelihood")
     assert result.code == 2
     assert "or --list alone" in result.err
+
+
+def test_a_stress_test_can_be_reproduced(run_store: str, toy: Toy, labelled: Path, tmp_path: Path, pawn: Pawn) -> None:
+    track = ("--track", "--tracking-uri", run_store)
+    assert attack(pawn, toy, labelled, tmp_path / "report", "--attacks", "number", "--limit", 12, *track).code == 3
+    client = MlflowClient(tracking_uri=run_store)
+    (experiment,) = (found for found in client.search_experiments() if found.name == "pawn-detect")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    result = pawn("reproduce", parent.info.run_id, "-o", tmp_path / "again", "--tracking-uri", run_store)
+    assert result.code == 0, result.err + result.out
+    first, second = (pl.read_csv(tmp_path / name / "figures.csv") for name in ("report", "again/report"))
+    assert first.equals(second)
