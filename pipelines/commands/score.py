@@ -1,5 +1,7 @@
 """`pawn score`."""
 
+from typing import Any
+
 import click
 
 from pipelines.options import input_options, model_options, normalise_option, observer_option, progress_option
@@ -52,15 +54,9 @@ def command(
     id_column: str | None,
     input_format: str | None,
     carry: tuple[str, ...],
-    detector: str,
-    backbone: str | None,
-    observer: str | None,
-    fpr: float | None,
     cache: str,
-    normalise: bool,
-    max_length: int,
-    device: str | None,
     shown: bool | None,
+    **settings: Any,
 ) -> int:
     """Score texts: one row out for each row in, in the same order.
 
@@ -84,19 +80,10 @@ def command(
 
     line = ProgressLine(shown=shown)
     options = CorpusOptions(text_column=text_column, id_column=id_column, carry=carry, input_format=input_format)
-    settings = ScoringSettings(
-        detector=detector,
-        fpr=fpr,
-        backbone=backbone,
-        max_length=max_length,
-        cache=None if cache == "none" else cache,
-        device=device,
-        observer=observer,
-        normalise=normalise,
-    )
+    scoring = ScoringSettings(cache=None if cache == "none" else cache, **settings)
     with Corpus.open(inputs, options) as corpus:
         out = None if output == "-" else Path(output)
-        summary = score_corpus(corpus, out, settings, say=line.say, on_progress=RowsLine(line))
+        summary = score_corpus(corpus, out, scoring, say=line.say, on_progress=RowsLine(line))
     line.close()
     line.say(summary.text())
     return 3 if summary.failed else 0

@@ -60,7 +60,7 @@ def test_every_row_of_a_jsonl_file_gets_a_status_and_only_read_texts_a_score(
     assert [row["truncated"] for row in rows[-5:]] == [False, False, False, False, True]
     assert [row["id"] for row in rows] == [f"in.jsonl:{number}" for number in range(1, len(rows) + 1)]
     assert "20 rows: 6 scored" in result.err
-    assert re.search("14 without a score: 2 empty, 2 invalid_row, 1 invalid_utf8, 2 lone_surrogate", result.err)
+    assert re.search("14 without a score: 3 empty, 2 invalid_row, 1 invalid_utf8, 2 lone_surrogate", result.err)
 
 
 def test_every_row_of_csv_and_text_files_gets_a_status(tmp_path: Path, toy: Toy, pawn: Pawn) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 
 from detect.trained import silent
 from features.documents import Document
+from pipelines.fitting import BandScores
 from pipelines.hardening_learner import HardenedLearner, Version, new_versions
 
 
@@ -24,8 +25,8 @@ class Recording:
     def fit(self, detector, parts, progress, held_out) -> None:
         self.fitted = {name: own.tolist() for name, own in parts.items()}
 
-    def scores(self, detector, indices) -> np.ndarray:
-        return 10.0 * indices
+    def band_scores(self, detector, indices) -> BandScores:
+        return BandScores(np.arange(len(indices)), 10.0 * indices)
 
 
 DOCUMENTS = [Document(str(number), f"Text {number}.", number % 2) for number in range(5)]
@@ -48,7 +49,7 @@ def test_splits_and_scores_are_of_the_documents_alone():
     learner, _ = hardened()
     assert learner.documents == DOCUMENTS
     assert learner.labels.tolist() == [0, 1, 0, 1, 0]
-    assert learner.scores("detector", np.array([4, 2])).tolist() == [40.0, 20.0]
+    assert learner.band_scores("detector", np.array([4, 2])).scores.tolist() == [40.0, 20.0]
 
 
 def test_without_versions_a_learner_is_what_it_was():
