@@ -99,12 +99,8 @@ def _compare(team: RedTeam, curve: Sequence[Mapping[str, float]]) -> RedTeamResu
     texts = {who: team.texts(f"heldout-{who}") for who in ("human", BEFORE, AFTER)}
     documents = {who: _documents(team, f"heldout-{who}") for who in texts}
     compared = Compared(calibration=_documents(team, "calibration-human"), **documents)
-    judgements, unscored = [], {}
-    for name, scorer in team.scorers.items():
-        team.say(f"scoring by {name}")
-        found, unscored[name] = detection(name, scorer, compared)
-        judgements.append(found)
-    figures = figures_table(pl.concat(judgements), fprs=FPRS, slices=(), resamples=request.resamples)
+    judgements, unscored = _judged(team, compared)
+    figures = figures_table(judgements, fprs=FPRS, slices=(), resamples=request.resamples)
     encoder = MeaningEncoder.load(request.encoder, device=request.device)
     other = Backbone.load(resolve(request.judge), device=request.device) if request.judge else None
     attacked = next(iter(team.scorers))
@@ -121,18 +117,12 @@ def _compare(team: RedTeam, curve: Sequence[Mapping[str, float]]) -> RedTeamResu
         for who in texts
     }
     auroc = {row["held_out"]: row["auroc"] for row in figures.filter(detector=attacked).iter_rows(named=True)}
-    nan = float("nan")
-    verdict = judge(
-        auroc[BEFORE],
-        nan if auroc.get(AFTER) is None else auroc[AFTER],
-        qualities["human"],
-        qualities[BEFORE],
-        qualities[AFTER],
-    )
+    after = float("nan") if auroc.get(AFTER) is None else auroc[AFTER]
+    verdict = judge(auroc[BEFORE], after, *(qualities[who] for who in ("human", BEFORE, AFTER)))
     return RedTeamResult(
         verdict=verdict,
         figures=figures,
-        judgements=pl.concat(judgements),
+        judgements=judgements,
         retrained=_retrained(team),
         qualities=qualities,
         chance=chance_similarity(heldout, encoder),
@@ -140,6 +130,16 @@ def _compare(team: RedTeam, curve: Sequence[Mapping[str, float]]) -> RedTeamResu
         attacked=attacked,
         notes=_notes(team, unscored),
     )
+
+
+def _judged(team: RedTeam, compared: Compared) -> tuple[pl.DataFrame, dict[str, float]]:
+    """The judgements of all detectors, and the share of the texts after that each has no score for."""
+    judgements, unscored = [], {}
+    for name, scorer in team.scorers.items():
+        team.say(f"scoring by {name}")
+        found, unscored[name] = detection(name, scorer, compared)
+        judgements.append(found)
+    return pl.concat(judgements), unscored
 
 
 def _documents(team: RedTeam, name: str) -> list[Document]:

@@ -175,36 +175,42 @@ def _trainer(policy: Policy, pairs: Sequence[Pair], config: PreferenceConfig, fo
 
     end = policy.tokenizer.id_to_token(_end_token(policy))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=policy.tokenizer, eos_token=end, pad_token=end)
-    steps = -(-len(pairs) // config.batch_size) * config.epochs
-    arguments = DPOConfig(
-        output_dir=str(folder),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        beta=config.beta,
-        lr_scheduler_type="cosine",
-        warmup_steps=round(config.warmup * steps),
-        max_grad_norm=config.gradient_clip,
-        seed=config.seed,
-        logging_steps=1,
-        report_to=[],
-        save_strategy="no",
-        max_length=None,
-        precompute_ref_log_probs=True,
-        gradient_checkpointing=False,
-        bf16=native_dtype(str(policy.device)) is torch.bfloat16,
-        use_cpu=policy.device.type == "cpu",
-        dataloader_pin_memory=policy.device.type != "cpu",
-        disable_tqdm=True,
-    )
     rows = {
         "prompt_ids": [list(pair.prompt) for pair in pairs],
         "chosen_ids": [list(pair.chosen) for pair in pairs],
         "rejected_ids": [list(pair.rejected) for pair in pairs],
     }
     return TokenPairs(
-        model=policy.adapted, args=arguments, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer
+        model=policy.adapted,
+        args=DPOConfig(output_dir=str(folder), **_arguments(policy, len(pairs), config)),
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=tokenizer,
     )
+
+
+def _arguments(policy: Policy, pairs: int, config: PreferenceConfig) -> dict[str, Any]:
+    """The recipe in TRL's words."""
+    steps = -(-pairs // config.batch_size) * config.epochs
+    return {
+        "num_train_epochs": config.epochs,
+        "per_device_train_batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "beta": config.beta,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": round(config.warmup * steps),
+        "max_grad_norm": config.gradient_clip,
+        "seed": config.seed,
+        "logging_steps": 1,
+        "report_to": [],
+        "save_strategy": "no",
+        "max_length": None,
+        "precompute_ref_log_probs": True,
+        "gradient_checkpointing": False,
+        "bf16": native_dtype(str(policy.device)) is torch.bfloat16,
+        "use_cpu": policy.device.type == "cpu",
+        "dataloader_pin_memory": policy.device.type != "cpu",
+        "disable_tqdm": True,
+    }
 
 
 def _end_token(policy: Policy) -> int:

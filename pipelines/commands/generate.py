@@ -1,5 +1,7 @@
 """`pawn generate`."""
 
+from typing import Any
+
 import click
 
 from pipelines.options import device_option, input_options, progress_option
@@ -22,19 +24,13 @@ from pipelines.options import device_option, input_options, progress_option
 @device_option
 @progress_option
 def command(
-    inputs: tuple[str, ...],
     output: str,
     label_column: str,
     text_column: str,
     id_column: str | None,
     input_format: str | None,
-    model: str,
-    texts: int,
-    new_tokens: int,
-    batch_size: int,
-    seed: int,
-    device: str | None,
     shown: bool | None,
+    **options: Any,
 ) -> None:
     """Write machine texts on the subjects of human ones, for training.
 
@@ -60,17 +56,7 @@ def command(
         label_column=label_column,
         input_format=input_format,
     )
-    request = GenerationRequest(
-        inputs=inputs,
-        output=Path(output),
-        columns=columns,
-        model=model,
-        texts=texts,
-        new_tokens=new_tokens,
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
-    )
+    request = GenerationRequest(output=Path(output), columns=columns, **options)
     rows = RowsLine(line)
     written = run_generation(request, line.say, lambda done, total: rows(done, total, 0))
     line.close()
