@@ -118,7 +118,7 @@ def _compare(team: RedTeam, curve: Sequence[Mapping[str, float]]) -> RedTeamResu
     }
     auroc = {row["held_out"]: row["auroc"] for row in figures.filter(detector=attacked).iter_rows(named=True)}
     after = float("nan") if auroc.get(AFTER) is None else auroc[AFTER]
-    verdict = judge(auroc[BEFORE], after, *(qualities[who] for who in ("human", BEFORE, AFTER)))
+    verdict = judge(auroc[BEFORE], after, qualities["human"], qualities[BEFORE], qualities[AFTER])
     return RedTeamResult(
         verdict=verdict,
         figures=figures,
