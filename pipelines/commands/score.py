@@ -69,7 +69,7 @@ def command(
 
     \b
     Example:  pawn score texts.jsonl -o scored.parquet
-              pawn score corpus/*.parquet --text-column body --carry '*' --fpr 0.001 -o scored.csv
+              pawn score corpus/*.parquet --text-column body --carry '*' --fpr 0.005 -o scored.csv
               echo "Some long text ..." | pawn score -
     """
     from pathlib import Path
