@@ -26,6 +26,7 @@ from detect.catalog import (
     trainable_names,
     untrained_names,
 )
+from detect.ensemble import EnsembleDetector
 from detect.pawn import PawnDetector
 from detect.protocol import Detector, needs_hidden, needs_observer
 from detect.trained import DetectorCard, TrainableDetector
@@ -165,8 +166,9 @@ def test_a_detector_that_must_be_trained_first_says_how() -> None:
 
 def test_what_ships_is_loaded_by_name() -> None:
     found = load_detector()
-    assert isinstance(found.detector, PawnDetector)
-    assert found.identity["kind"] == "pawn"
+    assert isinstance(found.detector, EnsembleDetector)
+    assert isinstance(found.detector.members[0], PawnDetector)
+    assert found.identity["kind"] == "ensemble"
     assert found.backbone == DEFAULT_BACKBONE
     assert found.calibration is not None
     assert (PRETRAINED / DEFAULT_DETECTOR).is_dir()
