@@ -161,7 +161,7 @@ def train_dpo(
 def _trainer(policy: Policy, pairs: Sequence[Pair], config: PreferenceConfig, folder: Path) -> Any:
     import transformers
     from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOTrainer
 
     class TokenPairs(DPOTrainer):
         """Takes pairs that are tokens already.
@@ -175,8 +175,25 @@ def _trainer(policy: Policy, pairs: Sequence[Pair], config: PreferenceConfig, fo
 
     end = policy.tokenizer.id_to_token(_end_token(policy))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=policy.tokenizer, eos_token=end, pad_token=end)
-    steps = -(-len(pairs) // config.batch_size) * config.epochs
-    arguments = DPOConfig(
+    rows = {
+        "prompt_ids": [list(pair.prompt) for pair in pairs],
+        "chosen_ids": [list(pair.chosen) for pair in pairs],
+        "rejected_ids": [list(pair.rejected) for pair in pairs],
+    }
+    return TokenPairs(
+        model=policy.adapted,
+        args=_arguments(policy, len(pairs), config, folder),
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=tokenizer,
+    )
+
+
+def _arguments(policy: Policy, count: int, config: PreferenceConfig, folder: Path) -> Any:
+    """The recipe in TRL's words, for so many pairs."""
+    from trl import DPOConfig
+
+    steps = -(-count // config.batch_size) * config.epochs
+    return DPOConfig(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
@@ -196,14 +213,6 @@ def _trainer(policy: Policy, pairs: Sequence[Pair], config: PreferenceConfig, fo
         use_cpu=policy.device.type == "cpu",
         dataloader_pin_memory=policy.device.type != "cpu",
         disable_tqdm=True,
-    )
-    rows = {
-        "prompt_ids": [list(pair.prompt) for pair in pairs],
-        "chosen_ids": [list(pair.chosen) for pair in pairs],
-        "rejected_ids": [list(pair.rejected) for pair in pairs],
-    }
-    return TokenPairs(
-        model=policy.adapted, args=arguments, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer
     )
 
 
