@@ -27,7 +27,7 @@ from pipelines.tracking import UNTRACKED, Run, Tracker
 FPRS = (0.01, 0.05)
 RECORD_FILE = "redteam.json"
 WRITERS = ("human", BEFORE, AFTER)
-"""Of the texts that are compared, in the order in which `judge` takes their quality."""
+"""Of the texts that are compared."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _compare(team: RedTeam, curve: Sequence[Mapping[str, float]]) -> RedTeamResu
     auroc = {row["held_out"]: row["auroc"] for row in figures.filter(detector=attacked).iter_rows(named=True)}
     after = float("nan") if auroc.get(AFTER) is None else auroc[AFTER]
     return RedTeamResult(
-        verdict=judge(auroc[BEFORE], after, *(qualities[who] for who in WRITERS)),
+        verdict=judge(auroc[BEFORE], after, qualities["human"], qualities[BEFORE], qualities[AFTER]),
         figures=figures,
         judgements=judgements,
         retrained=_retrained(team),
