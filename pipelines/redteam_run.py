@@ -26,6 +26,8 @@ from pipelines.tracking import UNTRACKED, Run, Tracker
 
 FPRS = (0.01, 0.05)
 RECORD_FILE = "redteam.json"
+WRITERS = ("human", BEFORE, AFTER)
+"""Of the texts that are compared."""
 
 
 @dataclass(frozen=True)
@@ -95,51 +97,55 @@ def run_redteam(
 
 def _compare(team: RedTeam, curve: Sequence[Mapping[str, float]]) -> RedTeamResult:
     """Every figure of the run."""
-    heldout, request = team.parts["heldout"], team.request
-    texts = {who: team.texts(f"heldout-{who}") for who in ("human", BEFORE, AFTER)}
-    documents = {who: _documents(team, f"heldout-{who}") for who in texts}
+    request, attacked = team.request, next(iter(team.scorers))
+    documents = {who: _documents(team, f"heldout-{who}") for who in WRITERS}
     compared = Compared(calibration=_documents(team, "calibration-human"), **documents)
-    judgements, unscored = _judged(team, compared)
+    found, unscored = [], {}
+    for name, scorer in team.scorers.items():
+        team.say(f"scoring by {name}")
+        own, unscored[name] = detection(name, scorer, compared)
+        found.append(own)
+    judgements = pl.concat(found)
     figures = figures_table(judgements, fprs=FPRS, slices=(), resamples=request.resamples)
-    encoder = MeaningEncoder.load(request.encoder, device=request.device)
-    other = Backbone.load(resolve(request.judge), device=request.device) if request.judge else None
-    attacked = next(iter(team.scorers))
-    qualities = {
-        who: quality(
-            heldout,
-            texts[who],
-            team.reference,
-            other,
-            encoder,
-            unscored=unscored[attacked] if who == AFTER else 0.0,
-            human=who == "human",
-        )
-        for who in texts
-    }
+    qualities, chance = _qualities(team, unscored[attacked])
     auroc = {row["held_out"]: row["auroc"] for row in figures.filter(detector=attacked).iter_rows(named=True)}
     after = float("nan") if auroc.get(AFTER) is None else auroc[AFTER]
-    verdict = judge(auroc[BEFORE], after, qualities["human"], qualities[BEFORE], qualities[AFTER])
     return RedTeamResult(
-        verdict=verdict,
+        verdict=judge(auroc[BEFORE], after, qualities["human"], qualities[BEFORE], qualities[AFTER]),
         figures=figures,
         judgements=judgements,
         retrained=_retrained(team),
         qualities=qualities,
-        chance=chance_similarity(heldout, encoder),
+        chance=chance,
         curve=curve,
         attacked=attacked,
         notes=_notes(team, unscored),
     )
 
 
-def _judged(team: RedTeam, compared: Compared) -> tuple[pl.DataFrame, dict[str, float]]:
-    """The judgements of all detectors, and the share of the texts after that each has no score for."""
-    judgements, unscored = [], {}
-    for name, scorer in team.scorers.items():
-        team.say(f"scoring by {name}")
-        found, unscored[name] = detection(name, scorer, compared)
-        judgements.append(found)
-    return pl.concat(judgements), unscored
+def _qualities(team: RedTeam, unscored: float) -> tuple[dict[str, Quality], float]:
+    """Figures of the held-out texts by who wrote them, and the similarity of texts on different prompts.
+
+    Args:
+        team: with the texts.
+        unscored: share of the texts after that the attacked detector gives no score.
+    """
+    request, prompts = team.request, team.parts["heldout"]
+    encoder = MeaningEncoder.load(request.encoder, device=request.device)
+    other = Backbone.load(resolve(request.judge), device=request.device) if request.judge else None
+    found = {
+        who: quality(
+            prompts,
+            team.texts(f"heldout-{who}"),
+            team.reference,
+            other,
+            encoder,
+            unscored=unscored if who == AFTER else 0.0,
+            human=who == "human",
+        )
+        for who in WRITERS
+    }
+    return found, chance_similarity(prompts, encoder)
 
 
 def _documents(team: RedTeam, name: str) -> list[Document]:
@@ -152,7 +158,7 @@ def _retrained(team: RedTeam) -> pl.DataFrame | None:
     request = team.request
     if not request.retrain:
         return None
-    names = [f"{part}-{who}" for part in ("train", "heldout") for who in ("human", BEFORE, AFTER)]
+    names = [f"{part}-{who}" for part in ("train", "heldout") for who in WRITERS]
     for name in (*names, "calibration-human"):
         team.texts(name)  # on disk from here on
     scorer = team.attacked

@@ -161,7 +161,7 @@ def train_dpo(
 def _trainer(policy: Policy, pairs: Sequence[Pair], config: PreferenceConfig, folder: Path) -> Any:
     import transformers
     from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOTrainer
 
     class TokenPairs(DPOTrainer):
         """Takes pairs that are tokens already.
@@ -182,35 +182,38 @@ def _trainer(policy: Policy, pairs: Sequence[Pair], config: PreferenceConfig, fo
     }
     return TokenPairs(
         model=policy.adapted,
-        args=DPOConfig(output_dir=str(folder), **_arguments(policy, len(pairs), config)),
+        args=_arguments(policy, len(pairs), config, folder),
         train_dataset=Dataset.from_dict(rows),
         processing_class=tokenizer,
     )
 
 
-def _arguments(policy: Policy, pairs: int, config: PreferenceConfig) -> dict[str, Any]:
-    """The recipe in TRL's words."""
-    steps = -(-pairs // config.batch_size) * config.epochs
-    return {
-        "num_train_epochs": config.epochs,
-        "per_device_train_batch_size": config.batch_size,
-        "learning_rate": config.learning_rate,
-        "beta": config.beta,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": round(config.warmup * steps),
-        "max_grad_norm": config.gradient_clip,
-        "seed": config.seed,
-        "logging_steps": 1,
-        "report_to": [],
-        "save_strategy": "no",
-        "max_length": None,
-        "precompute_ref_log_probs": True,
-        "gradient_checkpointing": False,
-        "bf16": native_dtype(str(policy.device)) is torch.bfloat16,
-        "use_cpu": policy.device.type == "cpu",
-        "dataloader_pin_memory": policy.device.type != "cpu",
-        "disable_tqdm": True,
-    }
+def _arguments(policy: Policy, count: int, config: PreferenceConfig, folder: Path) -> Any:
+    """The recipe in TRL's words, for so many pairs."""
+    from trl import DPOConfig
+
+    steps = -(-count // config.batch_size) * config.epochs
+    return DPOConfig(
+        output_dir=str(folder),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        beta=config.beta,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(config.warmup * steps),
+        max_grad_norm=config.gradient_clip,
+        seed=config.seed,
+        logging_steps=1,
+        report_to=[],
+        save_strategy="no",
+        max_length=None,
+        precompute_ref_log_probs=True,
+        gradient_checkpointing=False,
+        bf16=native_dtype(str(policy.device)) is torch.bfloat16,
+        use_cpu=policy.device.type == "cpu",
+        dataloader_pin_memory=policy.device.type != "cpu",
+        disable_tqdm=True,
+    )
 
 
 def _end_token(policy: Policy) -> int:

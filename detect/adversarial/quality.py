@@ -201,17 +201,19 @@ class Verdict:
     Attributes:
         word: "evaded", "rubbish" (it fell, but so did the texts), "resisted", or "resisted-rubbish".
         broken: the rules of quality that the texts broke, in words.
-        fall: of the AUROC.
+        auroc: of the detector, after.
+        fall: of the AUROC since before.
     """
 
     word: str
     broken: tuple[str, ...]
+    auroc: float
     fall: float
 
     @property
     def sentence(self) -> str:
         """For people."""
-        change = f"AUROC {'fell' if self.fall >= 0 else 'rose'} by {abs(self.fall):.3f}"
+        change = f"AUROC {'fell' if self.fall >= 0 else 'rose'} by {abs(self.fall):.3f} to {self.auroc:.3f}"
         reasons = "; ".join(self.broken)
         return {
             "evaded": f"The detector was evaded: {change}, and the texts stayed within the limits of quality.",
@@ -234,11 +236,12 @@ def judge(
     A NaN figure of the texts after counts as broken. AUROC that cannot be had (no text has a score) counts as 0.5.
     """
     limits = limits or Limits()
-    fall = before_auroc - (0.5 if np.isnan(after_auroc) else after_auroc)
+    found = 0.5 if np.isnan(after_auroc) else after_auroc
+    fall = before_auroc - found
     broken = tuple(_broken(human, before, after, limits))
     fell = fall >= limits.auroc
     word = ("rubbish" if broken else "evaded") if fell else ("resisted-rubbish" if broken else "resisted")
-    return Verdict(word, broken, fall)
+    return Verdict(word, broken, found, fall)
 
 
 def _broken(human: Quality, before: Quality, after: Quality, limits: Limits) -> list[str]:

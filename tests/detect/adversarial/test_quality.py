@@ -122,7 +122,7 @@ def test_an_evaded_detector_is_told_apart_from_rubbish(change: dict[str, float],
     assert math.isclose(found.fall, fall, abs_tol=1e-12)
     assert reason in "; ".join(found.broken)
     assert bool(reason) == bool(found.broken)
-    assert f"{abs(fall):.3f}" in found.sentence
+    assert f"by {abs(fall):.3f} to {0.95 - fall:.3f}" in found.sentence
     assert reason in found.sentence
 
 
