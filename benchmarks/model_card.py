@@ -39,6 +39,8 @@ def render(folder: Path, benchmark: pl.DataFrame, attacks: pl.DataFrame, before:
     """The card: the template `model_card.md` with every figure filled in from what was measured."""
     record, calibration = read_card(folder), Calibration.load(folder)
     training, backbone = record["training"], record["backbone"]
+    if "left_out_domains" not in training or "members" not in training["config"]:
+        raise SystemExit(f"{folder}: the card is for an ensemble that was calibrated on left-out domains")
     config = training["config"]
     own = [
         {"protocol": "in-domain", "held_out": "nothing"} | training["test"],

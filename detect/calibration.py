@@ -37,7 +37,7 @@ class Calibration:
     with those of each domain by itself, the largest p-value being its own: human texts of the domain in which the
     detector errs most are the ones that an unknown domain might be like (p-values by group: Mondrian conformal
     prediction, Vovk et al. 2003). A band of fewer than `SMALLEST_CELL` texts is judged by the nearest with that many,
-    and where no band has them all texts are one band.
+    and where no band has them by the one with most.
 
     `provenance` is JSON-able and says where the scores came from: `corpora`, the detector's `weights_sha256`, when
     they were `created`.
@@ -72,8 +72,8 @@ class Calibration:
     def _grouped(self) -> list[list[np.ndarray]]:
         own, bands = self._band(self.n_tokens), range(len(BAND_STARTS))
         held = [band for band in bands if (own == band).sum() >= SMALLEST_CELL]
-        if not held:
-            return [self._of_domains(np.ones(len(own), dtype=bool))] * len(bands)
+        if not held:  # a text has at most one score in a band: only within one are scores those of so many texts
+            held = [int(np.bincount(own).argmax())]
         found = {band: self._of_domains(own == band) for band in held}
         return [found[min(held, key=lambda other: abs(other - band))] for band in bands]
 
@@ -101,10 +101,11 @@ class Calibration:
     @property
     def smallest_fpr(self) -> float:
         """1 / (n + 1) of the smallest set of texts compared with: the p-value of a score above every human one."""
-        return 1 / (self._fewest + 1)
+        return 1 / (self.fewest + 1)
 
     @property
-    def _fewest(self) -> int:
+    def fewest(self) -> int:
+        """Human texts in the smallest set that is compared with."""
         return min(len(cell) for cells in self._cells for cell in cells)
 
     def p_values(self, scores: ArrayLike, n_tokens: ArrayLike | None = None) -> np.ndarray:
@@ -160,7 +161,7 @@ class Calibration:
             raise UsageError(f"expected a false-positive rate between 0 and 1, got {fpr}; try 0.01")
         if fpr < self.smallest_fpr:
             raise UsageError(
-                f"a false-positive rate of {fpr} cannot be promised from {self._fewest} human texts: the "
+                f"a false-positive rate of {fpr} cannot be promised from {self.fewest} human texts: the "
                 f"smallest is {self.smallest_fpr:.6g}; ask for that or calibrate on more human texts"
             )
 

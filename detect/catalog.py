@@ -422,7 +422,7 @@ def _from_folder(folder: Path, **options: Any) -> CalibratedDetector:
     elif isinstance(detector, TrainableDetector):
         identity["weights_sha256"] = detector.weights_sha256()
         backbone = detector.card.backbone
-    identity["calibration_texts"] = None if calibration is None else len(calibration.scores)
+    identity["calibration_scores"] = None if calibration is None else len(calibration.scores)
     return CalibratedDetector(
         detector=detector,
         calibration=calibration,

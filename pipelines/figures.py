@@ -164,7 +164,7 @@ class FixedRules:
         """Fix thresholds on the human texts of a calibration part, and probabilities on both classes."""
         fixed = calibration_of(calibration)
         notes = [
-            f"no threshold at {rate_name(fpr)}: {0 if fixed is None else len(fixed.scores)} human calibration texts"
+            f"no threshold at {rate_name(fpr)}: {0 if fixed is None else fixed.fewest} human calibration texts"
             for fpr in dict.fromkeys((*fprs, DECISION_FPR))
             if fixed is None or fpr < fixed.smallest_fpr
         ]

@@ -173,6 +173,8 @@ def fit_calibrated(
     parts = np.array(split_groups(learner.documents, SPLIT, seed))
     chosen = {part: np.flatnonzero(parts == part) for part in SPLIT}
     _check_parts(learner.labels, chosen)
+    if left_out_domains:
+        _check_domains(learner.documents, learner.labels)
     learner.fit(detector, chosen, recorded(progress, run), None)
     record = training_record(detector)
     record |= {"corpora": facts.corpora, "texts": {part: len(members) for part, members in chosen.items()}}
@@ -216,11 +218,6 @@ def _left_out(
     """
     domains = np.array([str(document.domain) for document in learner.documents])
     names = sorted(set(domains))
-    if len(names) < 3:
-        raise InputError(
-            f"calibrating on left-out domains needs at least 3 domains in a column 'domain', got {names}; "
-            "leave --calibration at held-out"
-        )
     found: dict[str, BandScores] = {}
     labels: dict[str, np.ndarray] = {}
     folds: dict[str, Run] = {}
@@ -241,6 +238,23 @@ def _left_out(
         folds[name].metrics(figured)  # only now: thresholds come from the scores of the other folds
         rows.append({"held_out": name} | figured)
     return _together(list(human.values())), rows
+
+
+def _check_domains(documents: Sequence[Document], labels: np.ndarray) -> None:
+    """Refuse domains that cannot be left out and judged, before anything slow."""
+    domains = np.array([str(document.domain) for document in documents])
+    names = sorted(set(domains))
+    if len(names) < 3:
+        raise InputError(
+            f"calibrating on left-out domains needs at least 3 domains in a column 'domain', got {names}; "
+            "leave --calibration at held-out"
+        )
+    for name in names:
+        if len(np.unique(labels[domains == name])) < 2:
+            raise InputError(
+                f"domain {name!r} has texts of one class only and cannot be judged when it is left out; give its texts "
+                "another domain, or leave --calibration at held-out"
+            )
 
 
 def _humans(domain: str, labels: np.ndarray, found: BandScores) -> Calibration:

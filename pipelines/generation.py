@@ -122,11 +122,18 @@ def run_generation(
     """
     if request.output.suffix != ".parquet":
         raise UsageError(f"expected an output that ends in .parquet, got {request.output}")
+    with disk_errors(request.output, "choose another -o"):
+        request.output.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours
     files = resolve(request.model, progress=say)
     backbone = Backbone.load(files, device=request.device)
     with Corpus.open(request.inputs, request.columns) as corpus:
         found = {text_key(row.document.text): row.document for row in corpus.rows() if row.document.label == 0}
     orders = placed(list(found.values()), backbone, files, request)
+    if alone := sum(order.prompt.document.group is None for order in orders):
+        say(
+            f"{alone} of {len(orders)} human texts have no pair_id: a split may part them from what is written after "
+            "them, and figures in-domain will flatter"
+        )
     rows: list[dict[str, Any]] = []
     done = 0
     for (mode, drawing), batch in by_way(orders):
@@ -218,7 +225,8 @@ def _row(order: Order, text: Continuation, generator: str, seed: int) -> dict[st
     document = order.prompt.document
     key = text_key(document.text)
     kept = order.mode == CONTINUE and uniform(f"{key}:kept", seed) < 0.5
-    written = text.whole if kept else without_preamble(text.text)
+    answer = text.text if order.mode == CONTINUE else without_preamble(text.text)
+    written = text.whole if kept else answer
     if len(written.split()) < FEWEST_WORDS:
         return None
     group = dict.fromkeys(_GROUP) if document.group is None else group_columns(document.group)
@@ -236,7 +244,9 @@ def _row(order: Order, text: Continuation, generator: str, seed: int) -> dict[st
 
 def without_preamble(text: str) -> str:
     """An answer without what a chat model says before it, and without quotation marks around it."""
-    return _PREAMBLE.sub("", text, count=1).strip('"').strip()
+    answer = _PREAMBLE.sub("", text, count=1).strip()
+    quoted = len(answer) > 1 and answer[0] == answer[-1] == '"'
+    return answer[1:-1].strip() if quoted else answer
 
 
 def _drawn(drawing: int) -> dict[str, float]:
@@ -254,7 +264,7 @@ def _write(rows: Sequence[dict[str, Any]], path: Path) -> None:
     with disk_errors(path, "then repeat the command"):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
-        pl.DataFrame(rows, schema_overrides={"label": pl.Int8(), **dict.fromkeys(_GROUP, pl.String())}).write_parquet(
-            temporary
-        )
+        texts = ("id", *_GROUP, "domain", "generator", "attack", "text")
+        schema = {"label": pl.Int8(), **dict.fromkeys(texts, pl.String())}
+        pl.DataFrame(rows, schema_overrides=schema).write_parquet(temporary)
         publish(temporary, path)

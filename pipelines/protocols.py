@@ -63,27 +63,36 @@ def folds(
         protocol: one of `PROTOCOLS`.
         seed: of the split by sources.
         only_learnt: corpora that are never judged: texts made for training. A fold learns from those that tell nothing
-            of what it leaves out: of the domains that it learns from, and of no generator that it does not.
+            of what it leaves out: of the domains that it learns from, of no generator or attack that it does not, and
+            of no source that it judges.
 
     Raises:
         UsageError: for an unknown protocol.
     """
     made = np.isin(corpora, list(only_learnt))
+    numbers = np.array(sources(documents)) if made.any() else np.array([])
     for fold in _folds(documents, corpora, protocol, seed, ~made):
-        yield _allowed(fold, documents, made) if made.any() else fold
+        yield _allowed(fold, documents, made, numbers) if made.any() else fold
 
 
-def _allowed(fold: Fold, documents: Sequence[Document], made: np.ndarray) -> Fold:
+def _allowed(fold: Fold, documents: Sequence[Document], made: np.ndarray, numbers: np.ndarray) -> Fold:
     """The fold without made texts in what it judges and chooses by, and with some in what it learns from."""
     genuine = fold.train[~made[fold.train]]
     domains = {documents[index].domain for index in genuine}
     unseen = {generator_name(document) for document, other in zip(documents, made, strict=True) if not other}
     unseen -= {generator_name(documents[index]) for index in genuine}
-    kept = [
-        index
-        for index in fold.train
-        if not made[index] or (documents[index].domain in domains and generator_name(documents[index]) not in unseen)
-    ]
+    judged_sources = set(numbers[fold.test[~made[fold.test]]].tolist())
+
+    def tells_nothing(index: int) -> bool:
+        document = documents[index]
+        return (
+            document.domain in domains
+            and generator_name(document) not in unseen
+            and not (fold.protocol == "attack" and attack_name(document) == fold.held_out)
+            and int(numbers[index]) not in judged_sources
+        )
+
+    kept = [index for index in fold.train if not made[index] or tells_nothing(index)]
     judged = {part: getattr(fold, part) for part in ("validation", "calibration", "test")}
     return replace(
         fold, train=np.array(kept, dtype=int), **{part: members[~made[members]] for part, members in judged.items()}

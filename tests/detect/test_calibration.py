@@ -116,9 +116,10 @@ def test_a_band_with_few_texts_is_judged_by_the_nearest_with_many():
     assert p_values.tolist() == [2 / 101, 2 / 101, 2 / 101, 2 / 101]
 
 
-def test_few_texts_of_all_lengths_are_one_band():
+def test_few_texts_are_judged_by_the_band_with_most_since_a_text_has_one_score_in_each():
     calibration = Calibration([1.0, 2.0, 3.0, 10.0], {}, None, np.array([100, 100, 100, 20]))
-    assert calibration.p_values([2.5] * 4, [20, 60, 100, 300]).tolist() == [3 / 5] * 4
+    assert calibration.p_values([2.5] * 4, [20, 60, 100, 300]).tolist() == [2 / 4] * 4
+    assert calibration.smallest_fpr == 1 / 4
 
 
 def test_human_texts_of_any_one_domain_and_length_are_flagged_at_most_at_the_rate():

@@ -86,7 +86,7 @@ def test_a_zero_shot_detector_is_ready_by_name_and_from_its_folder(name: str, tm
     assert type(restored.detector) is type(found.detector)
     assert restored.calibration is not None
     assert restored.calibration.provenance == {"from": "a test"}
-    assert restored.identity == {"name": name, "kind": kind, "calibration_texts": 5}
+    assert restored.identity == {"name": name, "kind": kind, "calibration_scores": 5}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_trained_folder_comes_back_with_all_that_scoring_needs(entry, folders:
         "name": f"my {entry.name}",
         "kind": entry.kind,
         "weights_sha256": found.detector.weights_sha256(),
-        "calibration_texts": 7,
+        "calibration_scores": 7,
     }
     scores = found.detector.score([document(9, 0), document(8, 1)])
     assert scores.tolist() == np.load(folders[entry.name] / "scores.npy").tolist()

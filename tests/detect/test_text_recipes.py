@@ -56,7 +56,7 @@ def test_a_folder_comes_back_with_its_calibration_and_no_backbone(trained: dict[
         "name": f"my {name}",
         "kind": name,
         "weights_sha256": detector.weights_sha256(),
-        "calibration_texts": 7,
+        "calibration_scores": 7,
     }
     np.testing.assert_array_equal(found.detector.score(TEXTS), detector.score(TEXTS))
     assert detector.training["config"]["seed"] == 5
