@@ -231,6 +231,7 @@ def test_tricks_of_characters_change_no_score_unless_texts_are_to_be_read_as_the
     read, raw = (read_results(tmp_path / name) for name in ("read.parquet", "raw.parquet"))
     assert (read[0]["score"], read[0]["n_tokens"]) == (read[1]["score"], read[1]["n_tokens"])
     assert (read[2]["status"], read[2]["score"]) == ("empty", None)
-    assert read[0]["score"] == raw[0]["score"] != raw[1]["score"]
+    assert read[0]["score"] == pytest.approx(raw[0]["score"], abs=1e-5)  # in other company: other rounding
+    assert abs(raw[1]["score"] - raw[0]["score"]) > 1e-3
     metadata = pq.read_schema(tmp_path / "raw.parquet").metadata
     assert metadata[b"pawn.normalised"] == b"false"
