@@ -129,11 +129,7 @@ def run_generation(
     with Corpus.open(request.inputs, request.columns) as corpus:
         found = {text_key(row.document.text): row.document for row in corpus.rows() if row.document.label == 0}
     orders = placed(list(found.values()), backbone, files, request)
-    if alone := sum(order.prompt.document.group is None for order in orders):
-        say(
-            f"{alone} of {len(orders)} human texts have no pair_id: a split may part them from what is written after "
-            "them, and figures in-domain will flatter"
-        )
+    _say_alone(orders, say)
     rows: list[dict[str, Any]] = []
     done = 0
     for (mode, drawing), batch in by_way(orders):
@@ -157,6 +153,14 @@ def run_generation(
         say(f"{mode}, {_in_words(drawing)}: {len(batch)} texts")
     _write(rows, request.output)
     return len(rows)
+
+
+def _say_alone(orders: Sequence[Order], say: Callable[[str], None]) -> None:
+    if alone := sum(order.prompt.document.group is None for order in orders):
+        say(
+            f"{alone} of {len(orders)} human texts have no pair_id: a split may part them from what is written after "
+            "them, and figures in-domain will flatter"
+        )
 
 
 def placed(
