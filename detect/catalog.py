@@ -102,6 +102,14 @@ ENTRIES = (
     ),
     CatalogEntry("logistic", "linear", HIDDEN, "textbook", "logistic regression on mean hidden states", True),
     CatalogEntry(
+        "bilinear",
+        "linear",
+        STATES,
+        "ours, after PAWN",
+        "logistic regression on mean hidden states and their covariances with metrics",
+        True,
+    ),
+    CatalogEntry(
         "pawn-ensemble",
         "ensemble",
         STATES,

@@ -36,7 +36,7 @@ from features.token_features import TokenFeatures
 
 KIND = "ensemble"
 WEIGHTS_FILE = "model.safetensors"
-WEIGHTINGS = ("fitted", "equal")
+WEIGHTINGS = ("fitted", "fixed")
 MEMBERS_FOLDER = "members"
 MEMBER_FOLDER = re.compile(r"[0-9]+-[a-z0-9-]+")
 """What a member's folder may be called: nothing that leads out of the ensemble's."""
@@ -48,21 +48,22 @@ class EnsembleConfig:
 
     Attributes:
         members: names of the catalog, at least two, each once, no ensemble among them.
-        weighting: "fitted" weighs members by a logistic regression on the validation part. "equal" lets all
-            standardised scores count the same and fits only the scale of their sum: on texts like those trained on,
-            the member that knows them best would get nearly all the weight, and it need not be the one that knows
-            others.
+        weighting: "fitted" weighs members by a logistic regression on the validation part. "fixed" lets standardised
+            scores count by their shares and fits only the scale of the sum: on texts like those trained on, the member
+            that knows them best would get nearly all the weight, and it need not be the one that knows others.
+        shares: how much members count under "fixed", by name; 1 for those not named.
         recipes: settings of members' own recipes, by name.
         inverse_penalty: scikit-learn's C, the inverse of the L2 penalty on the weights.
         seed: of every member.
 
     Raises:
-        ValueError: when there are too few members, one twice, an ensemble, a recipe of none of them, or no such
-            weighting.
+        ValueError: when there are too few members, one twice, an ensemble, a recipe or share of none of them, no such
+            weighting, or shares where none are asked for or not above 0.
     """
 
     members: tuple[str, ...]
     weighting: str = "fitted"
+    shares: Mapping[str, float] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inverse_penalty: float = 1.0
     seed: int = 0
@@ -71,10 +72,13 @@ class EnsembleConfig:
         object.__setattr__(self, "members", tuple(self.members))  # JSON has lists
         if len(self.members) < 2 or len(set(self.members)) < len(self.members) or RECIPES.keys() & set(self.members):
             raise ValueError(f"expected at least 2 distinct members, no ensemble among them, got {list(self.members)}")
-        if unknown := sorted(set(self.recipes) - set(self.members)):
-            raise ValueError(f"got recipes of {', '.join(unknown)}, expected only of {', '.join(self.members)}")
+        for what, given in (("recipes", self.recipes), ("shares", self.shares)):
+            if unknown := sorted(set(given) - set(self.members)):
+                raise ValueError(f"got {what} of {', '.join(unknown)}, expected only of {', '.join(self.members)}")
         if self.weighting not in WEIGHTINGS:
             raise ValueError(f"expected weighting to be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}")
+        if self.shares and (self.weighting != "fixed" or not min(self.shares.values()) > 0):
+            raise ValueError(f"expected shares above 0 under weighting 'fixed', got {dict(self.shares)}")
         if not self.inverse_penalty > 0:
             raise ValueError(f"expected an inverse penalty above 0, got {self.inverse_penalty}")
 
@@ -82,14 +86,11 @@ class EnsembleConfig:
 RECIPES: dict[str, dict[str, Any]] = {
     "ensemble": {},
     "pawn-ensemble": {
-        "members": ("pawn", "lightgbm", "logistic"),
-        "weighting": "equal",
-        "recipes": {
-            # Log-likelihood is what the trees read best; a second helping of it costs where it points the wrong way.
-            "pawn": {"epochs": 4, "likelihood_weight": 0.0},
-            # The penalty that is best on texts like those trained on is weaker than the one that is best on others.
-            "logistic": {"inverse_penalties": (3e-3,)},
-        },
+        "members": ("pawn", "lightgbm", "bilinear"),
+        "weighting": "fixed",
+        "shares": {"pawn": 0.5, "lightgbm": 0.5},
+        # Log-likelihood is what the trees read best; a second helping of it costs where it points the wrong way.
+        "recipes": {"pawn": {"epochs": 4, "likelihood_weight": 0.0}},
     },
 }
 """The ensembles by name: what each settles in the recipe; of `recipes`, what a caller gives of a member goes first."""
@@ -154,8 +155,7 @@ class EnsembleDetector:
             else:
                 member.fit(train, validation)
         table = np.stack([scores_of(member, validation.corpus) for member in self.members], axis=-1)
-        fit = fit_weights if self.config.weighting == "fitted" else fit_scale
-        self._weights = fit(table, validation.labels, self.config.inverse_penalty)
+        self._weights = self._weigh(table, validation.labels)
         value = auroc(validation.labels, self._weights.log_odds(table))
         progress("fitted", {"validation_auroc": value})
         course = {
@@ -218,6 +218,13 @@ class EnsembleDetector:
         content = read_weights(directory / WEIGHTS_FILE, expected)
         return cls(card, config, members, weights_from_bytes(content, len(members), directory / WEIGHTS_FILE))
 
+    def _weigh(self, table: np.ndarray, labels: np.ndarray) -> Weights:
+        penalty = self.config.inverse_penalty
+        if self.config.weighting == "fitted":
+            return fit_weights(table, labels, penalty)
+        shares = np.array([self.config.shares.get(name, 1.0) for name in self.config.members])
+        return fit_scale(table, labels, shares, penalty)
+
     def _fitted(self) -> Weights:
         if self._weights is None:
             raise DetectorError(f"detector {self.name} is not trained yet; fit it first")
@@ -260,13 +267,13 @@ def fit_weights(table: np.ndarray, labels: np.ndarray, inverse_penalty: float) -
     return Weights(mean, scale, found.x[:-1].copy(), found.x[-1:].copy())
 
 
-def fit_scale(table: np.ndarray, labels: np.ndarray, inverse_penalty: float) -> Weights:
-    """`fit_weights` with one coefficient for all standardised columns: that of their sum."""
+def fit_scale(table: np.ndarray, labels: np.ndarray, shares: np.ndarray, inverse_penalty: float) -> Weights:
+    """`fit_weights` with one coefficient for all standardised columns: that of their sum by shares, (members,)."""
     mean, scale = table.mean(0), table.std(0)
     scale[scale == 0] = 1.0
-    total = ((table - mean) / scale).sum(1, keepdims=True)  # (n_docs, 1), of mean 0
-    fitted = fit_weights(total, labels, inverse_penalty)
-    return Weights(mean, scale, np.repeat(fitted.coefficients / fitted.scale, table.shape[1]), fitted.intercept)
+    total = ((table - mean) / scale) @ shares  # (n_docs,), of mean 0
+    fitted = fit_weights(total[:, None], labels, inverse_penalty)
+    return Weights(mean, scale, shares * fitted.coefficients / fitted.scale, fitted.intercept)
 
 
 def _new_member(name: str, config: EnsembleConfig, card: DetectorCard) -> Detector:

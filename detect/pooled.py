@@ -21,6 +21,8 @@ RANK_LIMITS = (10, 100, 1000)
 """GLTR's: the buckets are ranks up to 10, 100, 1,000, and beyond."""
 HISTOGRAM_BINS = 20
 """DivEye's, of the second differences."""
+SURPRISAL_LIMIT = 12.0
+"""Nats; more than choosing among a hundred thousand tokens at random costs. What is above is noise of one odd token."""
 SHORTEST_PREFIX = 32
 """Of those that detectors of pooled features learn from, in tokens."""
 
@@ -51,11 +53,13 @@ class Pooling:
         name: on record in every detector that reads it.
         vector: of one document, (columns,) float64.
         columns: what the numbers are; empty where they are the dimensions of the hidden states.
+        blocks: how many numbers there are for each dimension of the hidden states, where it reads them.
     """
 
     name: str
     vector: Callable[[TokenFeatures], np.ndarray]
     columns: tuple[str, ...] = ()
+    blocks: int = 1
 
     @property
     def needs_hidden(self) -> bool:
@@ -148,6 +152,25 @@ def mean_hidden(document: TokenFeatures) -> np.ndarray:
     return document.hidden.mean(0, dtype=np.float64)
 
 
+def hidden_covariance(document: TokenFeatures) -> np.ndarray:
+    """The mean of the hidden states, and their covariances with three metrics of the token that comes next: (4 d,).
+
+    The metrics are surprisal (up to `SURPRISAL_LIMIT`), entropy, and the standard deviation of the log-probability
+    under the prediction. A linear map of these is a weighted sum of metrics whose weights are linear in the hidden
+    states: the idea of PAWN (arXiv 2501.03940) with so few turns that a strong penalty keeps it off any one domain.
+    """
+    states = document.hidden[:-1].astype(np.float64)  # (n - 1, d): the last one predicts nothing that came
+    metrics = np.stack(
+        [
+            np.minimum(-metric(document, "log_prob"), SURPRISAL_LIMIT),
+            metric(document, "entropy"),
+            np.sqrt(metric(document, "log_prob_variance").clip(0)),
+        ]
+    )
+    centred = metrics - metrics.mean(1, keepdims=True)  # (3, n - 1)
+    return np.concatenate([states.mean(0), (centred @ states / len(states)).ravel()])
+
+
 def moments(values: np.ndarray) -> np.ndarray:
     """`MOMENTS` of numbers taken as the whole population, kurtosis as its excess over the normal's 3: (4,)."""
     if not len(values):
@@ -189,5 +212,6 @@ POOLINGS = {
         Pooling("surprisal-diversity", surprisal_diversity, SURPRISAL_COLUMNS),
         Pooling("rank-buckets", rank_buckets, RANK_BUCKETS),
         Pooling("mean-hidden", mean_hidden),
+        Pooling("hidden-covariance", hidden_covariance, blocks=4),
     )
 }

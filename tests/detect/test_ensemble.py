@@ -87,13 +87,30 @@ def test_a_constant_member_gets_no_weight() -> None:
     assert fit_weights(table, labels, 1.0).coefficients[0] == 0
 
 
-def test_equal_weighting_ranks_by_the_sum_of_standardised_scores_in_log_odds() -> None:
+def test_fixed_weighting_ranks_by_the_sum_of_standardised_scores_by_their_shares_in_log_odds() -> None:
     table, labels = scores_and_labels(400)
-    found = fit_scale(table, labels, 1.0)
-    total = ((table - table.mean(0)) / table.std(0)).sum(1)
+    shares = np.array([1.0, 0.25, 2.0])
+    found = fit_scale(table, labels, shares, 1.0)
+    total = ((table - table.mean(0)) / table.std(0) * shares).sum(1)
     twin = LogisticRegression(C=1.0, class_weight="balanced", tol=1e-8).fit((total / total.std())[:, None], labels)
     np.testing.assert_allclose(found.log_odds(table), twin.decision_function((total / total.std())[:, None]), rtol=1e-4)
-    assert np.ptp(found.coefficients) == 0
+    np.testing.assert_allclose(found.coefficients / found.coefficients[0], shares)
+
+
+def test_members_without_a_share_count_once(train, validation) -> None:
+    settings = {"members": ("rank", "log-likelihood"), "weighting": "fixed", "shares": {"rank": 0.5}}
+    detector = new_detector("ensemble", hidden_size=HIDDEN_SIZE, **settings).fit(train, validation)
+    weights = detector.card.training["weights"]
+    assert weights["rank"] == pytest.approx(weights["log-likelihood"] / 2)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"weighting": "fixed", "shares": {"rank": 0.0}}, {"shares": {"rank": 2.0}}, {"shares": {"entropy": 1.0}}],
+)
+def test_shares_that_cannot_be_are_refused(settings: dict) -> None:
+    with pytest.raises(UsageError, match=r"got shares of entropy|expected shares above 0 under weighting 'fixed'"):
+        new_detector("ensemble", hidden_size=HIDDEN_SIZE, members=("rank", "log-likelihood"), **settings)
 
 
 def test_a_recipe_of_an_ensemble_settles_its_members() -> None:
@@ -101,7 +118,7 @@ def test_a_recipe_of_an_ensemble_settles_its_members() -> None:
         new_detector("pawn-ensemble", hidden_size=HIDDEN_SIZE, members=("pawn", "lightgbm"))
     detector = new_detector("pawn-ensemble", hidden_size=HIDDEN_SIZE, seed=3)
     assert isinstance(detector, EnsembleDetector)
-    assert [member.name for member in detector.members] == ["pawn", "lightgbm", "logistic"]
+    assert [member.name for member in detector.members] == ["pawn", "lightgbm", "bilinear"]
 
 
 def test_an_ensemble_is_the_weighted_sum_of_its_standardised_members(

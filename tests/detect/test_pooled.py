@@ -14,7 +14,9 @@ from detect.pooled import (
     POOLINGS,
     RANK_BUCKETS,
     SURPRISAL_COLUMNS,
+    SURPRISAL_LIMIT,
     autocorrelation,
+    hidden_covariance,
     mean_hidden,
     moments,
     pool,
@@ -147,12 +149,36 @@ def test_equal_numbers_have_no_shape_and_no_correlation() -> None:
     assert moments(np.empty(0)).tolist() == [0, 0, 0, 0]
 
 
-def test_only_mean_hidden_needs_hidden_states() -> None:
+@pytest.mark.parametrize("n_tokens", [2, 3, 60])
+def test_hidden_covariance_is_that_of_plain_loops(n_tokens: int) -> None:
+    item = document(3, 1, n_tokens)
+    item.metrics[0, METRIC_NAMES.index("log_prob")] = -2 * SURPRISAL_LIMIT
+    found = hidden_covariance(item)
+    size, rows = item.hidden.shape[1], item.metrics.astype(float)
+    place = METRIC_NAMES.index
+    told = [
+        [min(-row[place("log_prob")], SURPRISAL_LIMIT) for row in rows],
+        [row[place("entropy")] for row in rows],
+        [math.sqrt(max(row[place("log_prob_variance")], 0.0)) for row in rows],
+    ]
+    states = item.hidden[: n_tokens - 1].astype(float)
+    expected = [math.fsum(states[:, d]) / (n_tokens - 1) for d in range(size)]
+    for values in told:
+        mean = math.fsum(values) / len(values)
+        centre = [value - mean for value in values]
+        expected += [
+            math.fsum(c * x for c, x in zip(centre, states[:, d], strict=True)) / (n_tokens - 1) for d in range(size)
+        ]
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_only_poolings_of_hidden_states_need_them() -> None:
     assert {name: pooling.needs_hidden for name, pooling in POOLINGS.items()} == {
         "metrics": False,
         "surprisal-diversity": False,
         "rank-buckets": False,
         "mean-hidden": True,
+        "hidden-covariance": True,
     }
 
 

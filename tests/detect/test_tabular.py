@@ -33,8 +33,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "diveye": {"rounds": 30},
     "gltr-buckets": {},
     "logistic": {},
+    "bilinear": {},
 }
 NAMES = sorted(SETTINGS)
+OF_HIDDEN_STATES = {"logistic", "bilinear"}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_a_saved_detector_scores_as_before(name: str, detectors, others, tmp_pat
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_detector_says_whether_it_reads_hidden_states(name: str, detectors, others) -> None:
-    assert needs_hidden(detectors[name]) == (name == "logistic")
+    assert needs_hidden(detectors[name]) == (name in OF_HIDDEN_STATES)
     wider = [document(1, 0)]
     wider[0] = TokenFeatures(
         key="wide",
@@ -116,7 +118,7 @@ def test_a_detector_says_whether_it_reads_hidden_states(name: str, detectors, ot
         hidden=np.zeros((wider[0].n_tokens, 11), np.float16),
         truncated=False,
     )
-    if name == "logistic":
+    if name in OF_HIDDEN_STATES:
         with pytest.raises(DetectorError, match="reads hidden states of size 5, the features have 11"):
             detectors[name].score(wider)
     else:
@@ -224,7 +226,8 @@ def with_prefixes(corpus: LabelledCorpus, pooling: str, prefixes: int) -> tuple[
 
 
 @pytest.mark.parametrize(
-    ("name", "pooling", "prefixes"), [("logistic", "mean-hidden", 4), ("gltr-buckets", "rank-buckets", 0)]
+    ("name", "pooling", "prefixes"),
+    [("logistic", "mean-hidden", 4), ("gltr-buckets", "rank-buckets", 0), ("bilinear", "hidden-covariance", 4)],
 )
 def test_linear_scores_are_scikit_learns_decision_function(
     name: str, pooling: str, prefixes: int, detectors, train, others
