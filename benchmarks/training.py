@@ -46,9 +46,7 @@ def main() -> None:
 
 def measure(cache: Path, count: int) -> dict[str, float]:
     """One epoch over `count` documents: as it runs, and its stages one by one with nothing beside them."""
-    (folder,) = (path for path in cache.iterdir() if path.is_dir())
-    fingerprint = Fingerprint(**json.loads((folder / "fingerprint.json").read_text()))
-    store = FeatureStore(cache, fingerprint, codec_in(folder, folder.name.partition("-")[2]))
+    store = only_store(cache)
     keys = some_shards(store, count)
     corpus = CachedCorpus(store, keys)
     labels = np.random.default_rng(0).integers(0, 2, len(keys))
@@ -68,6 +66,13 @@ def measure(cache: Path, count: int) -> dict[str, float]:
     result["peak memory, MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     result |= stages(corpus, config)
     return result
+
+
+def only_store(cache: Path) -> FeatureStore:
+    """The store of a cache that holds one kind of features."""
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    fingerprint = Fingerprint(**json.loads((folder / "fingerprint.json").read_text()))
+    return FeatureStore(cache, fingerprint, codec_in(folder, folder.name.partition("-")[2]))
 
 
 def some_shards(store: FeatureStore, count: int) -> list[str]:
