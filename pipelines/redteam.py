@@ -29,7 +29,7 @@ from pipelines.tracking import Run
 
 METHODS = {
     "critic": "language-model loss on human texts, and on own texts reinforced by the detector's verdict (2304.08968)",
-    "dpo": "preference for the one of two own texts that the detector finds more human (Nicks et al., ICLR 2024)",
+    "dpo": "preference for own texts that the detector finds most human over the others (Nicks et al., ICLR 2024)",
     "dpo-human": "preference for human over own text, without a detector (2505.24523)",
 }
 RETRAINED = ("lightgbm", "logistic")
@@ -38,8 +38,8 @@ PROBED = 32
 """Training prompts on which DPO's generator is looked at after each epoch."""
 
 RUN_FILE, CURVE_FILE, ADAPTER = "run.json", "curve.json", "adapter"
-SEEDS = {"train-before": 1, "train-second": 2, "train-after": 1, "heldout-before": 3, "heldout-after": 3}
-"""Added to the seed, so that texts before and after are drawn alike."""
+SEEDS = {"train-before": 1, "train-after": 1, "heldout-before": 3, "heldout-after": 3}
+"""Added to ten times the seed: texts before and after are drawn alike. Further drawings take those from 4 on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ class RedTeam:
                 self.policy.tokenizer,
                 prompts,
                 self.request.sampling,
-                self.request.seed * 10 + SEEDS[name],
+                _drawing_seed(name, self.request.seed),
                 lambda done, total: self.steps(f"texts written ({name})", done, total),
             )
         write_texts(self.path(name), kind, prompts, found)
@@ -241,8 +241,8 @@ class RedTeam:
         prompts = self.parts["train"]
         own = self.texts("train-before")
         if self.request.method == "dpo":
-            both = (own, self.texts("train-second"))
-            pairs = ranked_pairs(prompts, both, [self.score([text.text for text in texts]) for texts in both])
+            drawn = [own, *map(self.texts, more_drawings(self.request.preference.drawings))]
+            pairs = ranked_pairs(prompts, drawn, [self.score([text.text for text in texts]) for texts in drawn])
         else:
             pairs = human_pairs(prompts, own)
         self.say(f"{len(pairs)} pairs to learn from")
@@ -261,6 +261,16 @@ class RedTeam:
         config = replace(self.request.preference, seed=self.request.seed)
         steps = train_dpo(self.policy, pairs, config, probe=probe, on_point=on_point)
         return [*probes, *steps]
+
+
+def more_drawings(drawings: int) -> list[str]:
+    """Names of the sets of texts beside "train-before" that `dpo` ranks, so many with it."""
+    return [f"train-drawing{number}" for number in range(2, drawings + 1)]
+
+
+def _drawing_seed(name: str, seed: int) -> int:
+    number = SEEDS.get(name) or 2 + int(name.removeprefix("train-drawing"))
+    return seed * 10 + number
 
 
 def prepare(request: RedTeamRequest, say: Say, steps: Steps) -> RedTeam:

@@ -1,7 +1,8 @@
 """Direct preference optimisation of a generator: pairs ranked by a detector, or human text over its own.
 
-The first after Nicks et al., ICLR 2024 ("Language Model Detectors Are Easily Optimized Against"): two continuations of
-each prompt, the one that the detector finds more human is preferred. The second after arXiv 2505.24523: the human
+The first after Nicks et al., ICLR 2024 ("Language Model Detectors Are Easily Optimized Against"): of the continuations
+of a prompt, the one that the detector finds most human is preferred to the one that it finds most machine-like (two
+are drawn there; a few more cost little and tell them further apart). The second after arXiv 2505.24523: the human
 continuation is preferred to the generator's, and no detector is asked. Both with TRL's DPOTrainer; the reference is
 the generator without its adapters.
 """
@@ -47,6 +48,7 @@ class PreferenceConfig:
     """The recipe. Nicks et al. train 100,000 pairs once; so few as fit on a processor are learnt several times.
 
     Attributes:
+        drawings: continuations of each prompt that a detector ranks.
         epochs: passes over the pairs.
         batch_size: pairs in an optimiser's step.
         learning_rate: AdamW's at its highest; higher than for whole models, for adapters begin at zero.
@@ -59,6 +61,7 @@ class PreferenceConfig:
         UsageError: naming the first setting that cannot be.
     """
 
+    drawings: int = 4
     epochs: int = 3
     batch_size: int = 8
     learning_rate: float = 2e-4
@@ -68,6 +71,8 @@ class PreferenceConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.drawings < 2:
+            raise UsageError(f"expected at least 2 drawings to rank, got {self.drawings}")
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"expected {name} of at least 1, got {getattr(self, name)}")
@@ -81,21 +86,22 @@ class PreferenceConfig:
 def ranked_pairs(
     prompts: Sequence[Prompt], drawn: Sequence[Sequence[Continuation]], scores: Sequence[np.ndarray]
 ) -> list[Pair]:
-    """Pairs in which the continuation of the lower score, the more human one, is preferred; ties are left out.
+    """Of each prompt, the continuation of the lowest score, the most human one, over that of the highest.
+
+    A prompt whose continuations all score the same gives no pair.
 
     Args:
         prompts: of the continuations.
-        drawn: two samplings, each with one continuation of each prompt.
-        scores: of both, (n,) each; a text without one (NaN) loses to any that has one.
+        drawn: two samplings or more, each with one continuation of each prompt.
+        scores: of each sampling, (n,); a text without one (NaN) loses to any that has one.
     """
-    pairs = []
-    first, second = (np.where(np.isfinite(values), values, np.inf) for values in scores)
-    for index, prompt in enumerate(prompts):
-        if first[index] == second[index]:
-            continue
-        better, worse = (0, 1) if first[index] < second[index] else (1, 0)
-        pairs.append(Pair(prompt.token_ids, drawn[better][index].token_ids, drawn[worse][index].token_ids))
-    return pairs
+    table = np.stack([np.where(np.isfinite(values), values, np.inf) for values in scores])  # (drawings, n)
+    best, worst = table.argmin(0), table.argmax(0)
+    return [
+        Pair(prompt.token_ids, drawn[best[index]][index].token_ids, drawn[worst[index]][index].token_ids)
+        for index, prompt in enumerate(prompts)
+        if table[best[index], index] < table[worst[index], index]
+    ]
 
 
 def human_pairs(prompts: Sequence[Prompt], own: Sequence[Continuation]) -> list[Pair]:

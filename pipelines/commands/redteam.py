@@ -87,6 +87,13 @@ from pipelines.options import cache_directory, device_option, input_options, pro
     show_default=True,
     help="critic: of the detector's verdict on own texts.",
 )
+@click.option(
+    "--drawings",
+    type=click.IntRange(min=2),
+    default=4,
+    show_default=True,
+    help="dpo: texts of each prompt; the most human one is preferred to the most machine-like.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="dpo: passes over the pairs.")
 @click.option(
     "--beta",
@@ -114,8 +121,8 @@ from pipelines.options import cache_directory, device_option, input_options, pro
 def command(method: str, shown: bool | None, **options: Any) -> int:
     """Fine-tune a generator against a detector, and see which detectors it evades and what becomes of its text.
 
-    critic learns from human texts and from its own, reinforced by the detector's verdict. dpo prefers the one of two
-    own texts that the detector finds more human; dpo-human prefers human over own text and asks no detector (both need
+    critic learns from human texts and from its own, reinforced by the detector's verdict. dpo prefers those of its
+    own texts that the detector finds most human; dpo-human prefers human over own text and asks no detector (both need
     the extra: pip install 'pawn-detect[redteam]'). Prompts are beginnings of human texts; figures are of prompts held
     out. A run that was stopped continues when the command is repeated: finished texts and adapters are kept.
 
@@ -157,7 +164,7 @@ def _request(method: str, options: dict[str, Any]) -> Any:
     shared = {name: value for name in ("learning_rate", "batch_size") if (value := options.pop(name)) is not None}
     critic = {name: options.pop(name) for name in ("rounds", "human_weight", "verdict_weight")}
     critic["texts"] = options.pop("round_texts")
-    preference = {name: options.pop(name) for name in ("epochs", "beta")}
+    preference = {name: options.pop(name) for name in ("drawings", "epochs", "beta")}
     return RedTeamRequest(
         method=method,
         output=Path(options.pop("output")),

@@ -48,6 +48,7 @@ def options(data: Path, encoder: Path, toy: Toy, tmp_path: Path) -> list[object]
         "--new-tokens": 40,
         "--rounds": 2,
         "--round-texts": 4,
+        "--drawings": 3,
         "--epochs": 1,
         "--retrain": "tfidf",
         "--cache": tmp_path / "cache",
@@ -66,7 +67,7 @@ def test_each_method_writes_adapters_texts_figures_and_a_report(
     assert "toy-pawn                     before  AUROC" in result.out
     assert result.out.splitlines()[-1] == f"All figures, pictures and samples: {out / 'report.md'}"
     assert (out / "adapter" / "adapter_model.safetensors").is_file()
-    drawn = SETS | ({"train-second"} if method == "dpo" else set())
+    drawn = SETS | ({"train-drawing2", "train-drawing3"} if method == "dpo" else set())
     assert {path.stem for path in (out / "texts").iterdir()} == drawn
     after = pl.read_parquet(out / "texts" / "heldout-after.parquet")
     assert after["label"].to_list() == [1] * 10

@@ -40,6 +40,17 @@ def test_the_more_human_of_two_texts_is_chosen_and_ties_are_left_out():
     assert pairs == [Pair((1,), (10,), (11,)), Pair((2,), (21,), (20,)), Pair((4,), (41,), (40,))]
 
 
+def test_of_several_texts_the_most_human_is_chosen_over_the_least():
+    scores = [np.array([0.1, 1.0]), np.array([0.3, np.nan]), np.array([0.2, -1.0])]
+    pairs = ranked_pairs(PROMPTS[:2], (texts(10, 20), texts(11, 21), texts(12, 22)), scores)
+    assert pairs == [Pair((1,), (10,), (11,)), Pair((2,), (22,), (21,))]
+
+
+def test_one_drawing_leaves_nothing_to_rank():
+    with pytest.raises(UsageError, match="at least 2 drawings to rank, got 1"):
+        PreferenceConfig(drawings=1)
+
+
 def test_two_texts_without_a_score_are_a_tie():
     scores = [np.full(4, np.nan), np.full(4, np.nan)]
     assert ranked_pairs(PROMPTS, (texts(1, 2, 3, 4), texts(5, 6, 7, 8)), scores) == []
