@@ -84,7 +84,7 @@ class Subjects:
             parts = [JUDGED if number in of_judged else CALIBRATION for number in numbers]
             kept = [index for index, key in enumerate(found) if key in judged or parts[index] == CALIBRATION]
         else:
-            parts = split_groups(documents, _HALVES, seed)
+            parts = split_groups(documents, _HALVES, seed, numbers)
             kept = list(range(len(documents)))
         corpora = [corpus for _, corpus in found.values()]
         chosen = []

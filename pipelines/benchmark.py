@@ -57,7 +57,10 @@ class Benchmark:
                         yield fold, contender, seed, self._file(fold, contender, seed)
 
     def _folds(self, protocol: str, seed: int) -> Iterator[Fold]:
-        return folds(self.corpora.data.documents, self.corpora.names, protocol, seed, self.config.only_learnt)
+        corpora = self.corpora
+        return folds(
+            corpora.data.documents, corpora.names, protocol, seed, self.config.only_learnt, numbers=corpora.sources
+        )
 
     def run(
         self,

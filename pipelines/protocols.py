@@ -49,13 +49,19 @@ class Fold:
 
 
 def folds(
-    documents: Sequence[Document], corpora: Sequence[str], protocol: str, seed: int, only_learnt: Collection[str] = ()
+    documents: Sequence[Document],
+    corpora: Sequence[str],
+    protocol: str,
+    seed: int,
+    only_learnt: Collection[str] = (),
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[Fold]:
     """The folds of a protocol, each over the same split by sources as `pawn train` makes.
 
-    What is left out is judged on whole. A generator's or an attack's texts are judged against the human texts of the
-    test part; they may share a prompt with texts learnt from (leaving those out too would leave little of some
-    corpora). Thresholds come from texts of what was seen, of sources that were not.
+    What is left out is judged on whole; a text of another corpus or domain that is the same, begins so or is a
+    near-duplicate (corpora hold the same articles) is on no side. A generator's or an attack's texts are judged against
+    the human texts of the test part; they may share a prompt with texts learnt from (leaving those out too would leave
+    little of some corpora). Thresholds come from texts of what was seen, of sources that were not.
 
     Args:
         documents: labelled, with domain, generator and attack.
@@ -65,14 +71,15 @@ def folds(
         only_learnt: corpora that are never judged: texts made for training. A fold learns from those that tell nothing
             of what it leaves out: of the domains that it learns from, of no generator or attack that it does not, and
             of no source that it judges.
+        numbers: the sources of the documents (`detect.splits.sources`) where they are known already; None: found here.
 
     Raises:
         UsageError: for an unknown protocol.
     """
     made = np.isin(corpora, list(only_learnt))
-    numbers = np.array(sources(documents)) if made.any() else np.array([])
-    for fold in _folds(documents, corpora, protocol, seed, ~made):
-        yield _allowed(fold, documents, made, numbers) if made.any() else fold
+    source = np.array(sources(documents) if numbers is None else numbers)
+    for fold in _folds(documents, corpora, protocol, seed, ~made, source):
+        yield _allowed(fold, documents, made, source) if made.any() else fold
 
 
 def _allowed(fold: Fold, documents: Sequence[Document], made: np.ndarray, numbers: np.ndarray) -> Fold:
@@ -100,11 +107,16 @@ def _allowed(fold: Fold, documents: Sequence[Document], made: np.ndarray, number
 
 
 def _folds(
-    documents: Sequence[Document], corpora: Sequence[str], protocol: str, seed: int, judged: np.ndarray
+    documents: Sequence[Document],
+    corpora: Sequence[str],
+    protocol: str,
+    seed: int,
+    judged: np.ndarray,
+    source: np.ndarray,
 ) -> Iterator[Fold]:
     if protocol not in PROTOCOLS:
         raise UsageError(f"unknown protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
-    parts = np.array(split_groups(documents, SPLIT, seed))
+    parts = np.array(split_groups(documents, SPLIT, seed, source.tolist()))
     whole = _fold("in-domain", "nothing", parts, np.ones(len(documents), bool), parts == "test")
     if protocol == "in-domain":
         yield whole
@@ -112,7 +124,7 @@ def _folds(
         for length in LENGTHS:
             yield replace(whole, protocol=protocol, held_out=f"{length} tokens", prefix=length)
     elif protocol == "size":
-        yield from _sizes(whole, documents, seed, judged)
+        yield from _sizes(whole, source, seed, judged)
     else:
         yield from _left_out(documents, corpora, parts, protocol, judged)
 
@@ -136,23 +148,27 @@ def _left_out(
     field = np.array(values[protocol]())
     machine = np.array([document.label == 1 for document in documents])
     names = sorted(set(field[machine & judged]) - ({"none"} if protocol == "attack" else set()))
+    version = np.array([])
+    if protocol in ("corpus", "domain"):  # by content alone: DetectRL numbers texts of different domains alike
+        version = np.array(sources([replace(document, group=None) for document in documents]))
     for name in names:
         left_out = field == name
         test = left_out
         if protocol in ("generator", "attack"):
             left_out = left_out & machine
             test = left_out | ((parts == "test") & ~machine)
+        else:
+            left_out = np.isin(version, version[left_out])
         yield _fold(protocol, str(name), parts, ~left_out, test)
 
 
-def _sizes(whole: Fold, documents: Sequence[Document], seed: int, judged: np.ndarray) -> Iterator[Fold]:
+def _sizes(whole: Fold, source: np.ndarray, seed: int, judged: np.ndarray) -> Iterator[Fold]:
     """The same test, learnt from fewer sources; each smaller training is a part of the larger ones.
 
     Texts that are only learnt from are all in each.
     """
     genuine, made = whole.train[judged[whole.train]], whole.train[~judged[whole.train]]
-    numbers = np.array(sources([documents[i] for i in genuine]))
-    _, number = np.unique(numbers, return_inverse=True)  # 0, 1, ... for each source
+    _, number = np.unique(source[genuine], return_inverse=True)  # 0, 1, ... for each source
     rank = np.random.default_rng(seed).permutation(number.max() + 1)
     order = np.argsort(rank[number], kind="stable")
     for share in SIZES:

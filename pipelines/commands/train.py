@@ -193,7 +193,8 @@ HELP = """Train {name}: {summary}.
 
     It learns from labelled texts, is calibrated on human texts held out, and is saved to a folder. Features are
     extracted first where the cache lacks them. A tenth of the sources each goes to early stopping, calibration and a
-    final test; texts that share a pair_id, an opening or every character stay together. Source: {source}.
+    final test; texts that share a pair_id, an opening or every character, and near-duplicates, stay together.
+    Source: {source}.
 
     \b
     Example:  pawn train {name} --data corpus.parquet --cache cache -o runs/mine
@@ -204,8 +205,8 @@ TEXT_HELP = """Train {name}: {summary}.
 
     It learns from labelled texts, without the language model and the feature cache of other detectors, is calibrated on
     human texts held out, and is saved to a folder. A tenth of the sources each goes to early stopping, calibration and
-    a final test; texts that share a pair_id, an opening or every character stay together. A killed training of encoder
-    and lora continues when the same command is repeated. Source: {source}.
+    a final test; texts that share a pair_id, an opening or every character, and near-duplicates, stay together. A
+    killed training of encoder and lora continues when the same command is repeated. Source: {source}.
 
     \b
     Example:  pawn train {name} --data corpus.parquet -o runs/mine

@@ -14,7 +14,7 @@ def make_document(text: str, group: str | None = None) -> Document:
 
 
 def make_documents(count: int) -> list[Document]:
-    return [make_document(f"{index} is how this text begins") for index in range(count)]
+    return [make_document(f"{index} begins this text") for index in range(count)]
 
 
 def naive_sources(documents):

@@ -16,7 +16,7 @@ def documents(count: int, *, start: int = 0, pairs: bool = False) -> dict[str, t
     """Human and machine texts in turn, of two domains."""
     found = {}
     for number in range(start, start + count):
-        text = f"{number} is the number that this text begins with, and its words are the same as all the others'."
+        text = f"{number} begins this text"
         group = f"d/s/{number // 2}" if pairs else None
         domain = "even" if number // 2 % 2 else "odd"
         found[text_key(text)] = (Document(str(number), text, number % 2, domain, "g", None, group), "corpus")
