@@ -7,7 +7,7 @@ caller still holds), and little of a batch is padding.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
@@ -37,7 +37,13 @@ class Batch:
 
 
 class CachedCorpus:
-    """Documents of a feature store, in an order of one's own, read from disk as they are needed."""
+    """Documents of a feature store, in an order of one's own, read from disk as they are needed.
+
+    Attributes:
+        keys: of the documents, in their order.
+        codec: form of their hidden states on disk.
+        derived: what someone computed of documents and keeps for the next who asks; every part shares it.
+    """
 
     def __init__(self, store: FeatureStore, keys: Sequence[str]) -> None:
         """Raises KeyError for a key that the store does not hold, ValueError for a repeated one."""
@@ -45,6 +51,7 @@ class CachedCorpus:
             raise ValueError(f"expected distinct keys, got {len(keys) - len(set(keys))} repeated ones")
         self.keys = list(keys)
         self.codec = store.codec
+        self.derived: dict[Hashable, np.ndarray] = {}
         self._hidden = True
         self._groups: dict[tuple[Path, int], list[tuple[int, int]]] = {}
         for index, key in enumerate(self.keys):

@@ -114,7 +114,7 @@ ENTRIES = (
         "ensemble",
         STATES,
         PAWN,
-        "PAWN, lightgbm and logistic, each counting the same: our recipe for texts unlike those trained on",
+        "bilinear, with half of PAWN and half of lightgbm: our recipe for texts unlike those trained on",
         True,
     ),
     CatalogEntry("ensemble", "ensemble", "what its members read", "Wolpert 1992", "stacking of any of the above", True),

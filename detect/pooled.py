@@ -23,6 +23,8 @@ HISTOGRAM_BINS = 20
 """DivEye's, of the second differences."""
 SURPRISAL_LIMIT = 12.0
 """Nats; more than choosing among a hundred thousand tokens at random costs. What is above is noise of one odd token."""
+KEPT_BYTES = 3 << 29
+"""Of vectors that a corpus keeps (1.5 GiB): folds and left-out domains ask for those of the same documents again."""
 SHORTEST_PREFIX = 32
 """Of those that detectors of pooled features learn from, in tokens."""
 
@@ -79,18 +81,21 @@ def pool(
         prefixes: vectors of so many random prefixes of each document, after that of the whole.
         seed: of the prefixes, with the document's key: neither order nor company changes them.
     """
-    table: np.ndarray | None = None
-    read = corpus if pooling.needs_hidden else corpus.without_hidden()
-    for done, (index, document) in enumerate(read.documents(), start=1):
-        lengths = prefix_lengths(document.key, document.n_tokens, prefixes, seed)
-        vectors = [pooling.vector(part) for part in (document, *map(document.prefix, lengths))]
-        if table is None:
-            table = np.empty((len(corpus), len(vectors), len(vectors[0])))
-        table[index] = vectors
-        progress("read", {"documents": done, "total": len(corpus)})
-    if table is None:
+    if not len(corpus):
         raise ValueError("expected at least one document, got none")
-    return table
+    asked = [(pooling.name, prefixes, seed, key) for key in corpus.keys]
+    found = {index: corpus.derived[what] for index, what in enumerate(asked) if what in corpus.derived}
+    missing = [index for index in range(len(corpus)) if index not in found]
+    room = KEPT_BYTES - sum(kept.nbytes for kept in corpus.derived.values())
+    read = corpus.subset(missing)
+    for done, (place, document) in enumerate((read if pooling.needs_hidden else read.without_hidden()).documents(), 1):
+        lengths = prefix_lengths(document.key, document.n_tokens, prefixes, seed)
+        vectors = np.stack([pooling.vector(part) for part in (document, *map(document.prefix, lengths))])
+        found[missing[place]] = vectors
+        if (room := room - vectors.nbytes) >= 0:
+            corpus.derived[asked[missing[place]]] = vectors
+        progress("read", {"documents": len(corpus) - len(missing) + done, "total": len(corpus)})
+    return np.stack([found[index] for index in range(len(corpus))])
 
 
 def prefix_lengths(key: str, n_tokens: int, count: int, seed: int) -> list[int]:

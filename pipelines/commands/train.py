@@ -118,7 +118,7 @@ shrinkage = click.option(
 
 members = click.option(
     "--members",
-    default="pawn,lightgbm,logistic",
+    default="pawn,lightgbm,bilinear",
     show_default=True,
     metavar="NAME,NAME,...",
     callback=names_between_commas,

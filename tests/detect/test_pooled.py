@@ -25,6 +25,7 @@ from detect.pooled import (
     rank_buckets,
     surprisal_diversity,
 )
+from features.errors import CacheError
 from features.token_features import METRIC_NAMES, TokenFeatures
 from tests.cache.feature_makers import FINGERPRINT, documents
 from tests.detect.made_up import document
@@ -195,6 +196,22 @@ def test_a_pooled_corpus_is_in_its_own_order_and_tells_how_far_it_is(tmp_path) -
     assert told == [("read", done) for done in range(1, 36)]
     with pytest.raises(ValueError, match="expected at least one document, got none"):
         pool(corpus.subset([]), POOLINGS["metrics"])
+
+
+@pytest.mark.parametrize("room", [0, 1 << 20])
+def test_parts_of_a_corpus_read_no_document_twice_while_there_is_room(tmp_path, monkeypatch, room: int) -> None:
+    monkeypatch.setattr("detect.pooled.KEPT_BYTES", room)
+    store = FeatureStore(tmp_path, FINGERPRINT)
+    store.write(documents(9))
+    corpus = CachedCorpus(store, [item.key for item in documents(9)])
+    whole = pool(corpus, POOLINGS["mean-hidden"], prefixes=2)
+    for shard in store.folder.rglob("*.parquet"):
+        shard.unlink()
+    if room:
+        np.testing.assert_array_equal(pool(corpus.subset([4, 1]), POOLINGS["mean-hidden"], prefixes=2), whole[[4, 1]])
+    for other in ({"prefixes": 3}, {"prefixes": 2, "seed": 1}, *([] if room else [{"prefixes": 2}])):
+        with pytest.raises(CacheError, match="cannot be read"):
+            pool(corpus.subset([4]), POOLINGS["mean-hidden"], **other)
 
 
 def test_prefixes_follow_the_whole_document_and_depend_on_nothing_but_key_and_seed(tmp_path) -> None:
