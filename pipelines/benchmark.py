@@ -19,6 +19,7 @@ from pipelines.benchmark_config import BenchmarkConfig
 from pipelines.cells import cell_name, digest_of, publish_frame
 from pipelines.figures import figures_table
 from pipelines.judging import Contender, LabelledCorpora, judged
+from pipelines.means import means_table, means_with_intervals
 from pipelines.protocols import PROTOCOLS, Fold, folds
 from pipelines.reports import headline, write_report
 from pipelines.tracking import UNTRACKED, Tracker
@@ -145,7 +146,7 @@ def run_benchmark(
     progress: Progress = silent,
     tracker: Tracker = UNTRACKED,
 ) -> pl.DataFrame:
-    """Extract, train, judge, write the report, record the run and each of its cells; returns the figures.
+    """Extract, train, judge, write the report, record the run and each of its cells; returns the means.
 
     Raises:
         PawnError: for everything that can be wrong with corpora, backbone, detectors or the disk.
@@ -168,11 +169,13 @@ def run_benchmark(
             cell = judgements.row(0, named=True)
             place = {name: cell[name] for name in ("detector", "protocol", "held_out", "seed")}
             with run.child(f"{cell['detector']}, {cell['protocol']}: {cell['held_out']}", place) as child:
-                child.metrics(headline(figures))
+                child.metrics(headline(means_table(figures)))
 
         judgements, figures = benchmark.run(say, progress, finished)
-        written = write_report(judgements, figures, folder, f"Benchmark {config.name}")
-        run.metrics(headline(figures))
+        say("Intervals of the means")
+        means = means_with_intervals(figures, judgements, fprs=config.fprs, resamples=config.resamples)
+        written = write_report(judgements, figures, means, folder, f"Benchmark {config.name}")
+        run.metrics(headline(means))
         for path in written:
             run.file(path, "plots" if path.parent.name == "plots" else "")
-    return figures
+    return means

@@ -7,6 +7,7 @@ import sys
 import click
 
 from pipelines.provenance import ARGUMENTS
+from pipelines.termination import EXIT_CODE, Terminated, raise_on_sigterm
 
 COMMANDS = {
     "score": "Score texts: one row out for each row in.",
@@ -75,8 +76,9 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; every failure ends in one message and an exit code, never in a traceback.
 
-    Exit codes: 0 done, 1 failure, 2 wrong usage, 3 done but some rows failed, 130 interrupted.
+    Exit codes: 0 done, 1 failure, 2 wrong usage, 3 done but some rows failed, 130 interrupted, 143 terminated.
     """
+    raise_on_sigterm()
     sys.exit(_run())
 
 
@@ -93,6 +95,9 @@ def _run() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nInterrupted. What was finished is kept: repeat the command to continue.", err=True)
         return 130
+    except Terminated:
+        click.echo("\nTerminated. What was finished is kept: repeat the command to continue.", err=True)
+        return EXIT_CODE
     except PawnError as error:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code

@@ -15,6 +15,7 @@ from features.documents import Document, Status
 from features.errors import InputError
 from pipelines.corpora import Corpus, CorpusOptions
 from pipelines.figures import JUDGEMENT_SCHEMA, OWN_CALIBRATION, figures_table
+from pipelines.means import means_with_intervals
 from pipelines.protocols import attack_name, generator_name
 from pipelines.reports import headline, write_report
 from pipelines.scorers import AnyScorer, load_scorers
@@ -65,11 +66,13 @@ class Evaluation:
     Attributes:
         judgements: rows of `JUDGEMENT_SCHEMA`.
         figures: what `figures_table` makes of them.
+        means: what `means_with_intervals` makes of both.
         unscored: rows without a score, by detector and status.
     """
 
     judgements: pl.DataFrame
     figures: pl.DataFrame
+    means: pl.DataFrame
     unscored: Mapping[str, Mapping[str, int]]
 
 
@@ -116,11 +119,12 @@ def run_evaluation(
                 say(f"{name} has no calibration: give --calibrate-on for figures at fixed thresholds")
         judgements = pl.concat(frames)
         figures = figures_table(judgements, fprs=request.fprs, resamples=request.resamples)
-        written = write_report(judgements, figures, request.output, f"Evaluation: {', '.join(request.inputs)}")
-        run.metrics(headline(figures))
+        means = means_with_intervals(figures, judgements, fprs=request.fprs, resamples=request.resamples)
+        written = write_report(judgements, figures, means, request.output, f"Evaluation: {', '.join(request.inputs)}")
+        run.metrics(headline(means))
         for path in written:
             run.file(path, "plots" if path.parent.name == "plots" else "")
-    return Evaluation(judgements, figures, unscored)
+    return Evaluation(judgements, figures, means, unscored)
 
 
 def _judged(

@@ -199,11 +199,38 @@ def _figures(
 ) -> tuple[list[tuple[float, float, float]], list[str]]:
     """Value, low and high of each of `figure_names` on some texts, NaN where there is none; and why there is none."""
     machine = texts["label"].to_numpy() == 1
-    scores = texts["score"].to_numpy()
     _, source = np.unique(texts["source"].to_numpy(), return_inverse=True)
     sources = int(source.max()) + 1
-    counts = np.concatenate([np.ones((1, sources)), draw_sources(sources, resamples, seed)])
-    table = np.concatenate(
+    table = resampled_figures(texts, rules, source, with_sample(draw_sources(sources, resamples, seed)))
+    low, high = percentiles(table[1:]) if sources > 1 else np.full((2, table.shape[1]), np.nan)
+    low[np.isnan(table[0])] = high[np.isnan(table[0])] = np.nan
+    low[-1], high[-1] = _unbiased(table[:, -1], low[-1], high[-1])
+    for index, name in enumerate(figure_names(rules.fprs)):
+        if (of := texts_of_rate(name, machine)) is not None:
+            low[index], high[index] = widened(table[0, index], low[index], high[index], source[of])
+    return list(zip(*(part.tolist() for part in (table[0], low, high)), strict=True)), [
+        *_class_notes(machine, rules.fprs),
+        *rules.notes,
+        *(["no intervals: one source"] if sources == 1 else []),
+    ]
+
+
+def with_sample(counts: np.ndarray) -> np.ndarray:
+    """Drawn counts of sources below a row of ones, the sample itself: (1 + resamples, sources)."""
+    return np.concatenate([np.ones((1, counts.shape[1])), counts])
+
+
+def resampled_figures(texts: pl.DataFrame, rules: FixedRules, source: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Each of `figure_names` in each resample, NaN where there is none: (resamples, figures).
+
+    Args:
+        texts: rows of `JUDGEMENT_SCHEMA`.
+        rules: what the calibration part fixed.
+        source: (texts,) index of the source of each in `counts`.
+        counts: (resamples, sources) how often each source was drawn.
+    """
+    machine, scores = texts["label"].to_numpy() == 1, texts["score"].to_numpy()
+    return np.concatenate(
         [
             ranking_figures(machine, scores, source, counts, rules.fprs),
             _decision_figures(machine, scores, source, counts, rules.limits(texts["n_tokens"].to_numpy())),
@@ -211,19 +238,12 @@ def _figures(
         ],
         axis=1,
     )
-    low, high = percentiles(table[1:]) if sources > 1 else np.full((2, table.shape[1]), np.nan)
-    low[np.isnan(table[0])] = high[np.isnan(table[0])] = np.nan
-    low[-1], high[-1] = _unbiased(table[:, -1], low[-1], high[-1])
-    for index, name in enumerate(figure_names(rules.fprs)):
-        kind = name.partition("@")[0]
-        if kind in _TEXTS_OF_RATE:
-            of = np.isin(machine, _TEXTS_OF_RATE[kind])
-            low[index], high[index] = widened(table[0, index], low[index], high[index], source[of])
-    return list(zip(*(part.tolist() for part in (table[0], low, high)), strict=True)), [
-        *_class_notes(machine, rules.fprs),
-        *rules.notes,
-        *(["no intervals: one source"] if sources == 1 else []),
-    ]
+
+
+def texts_of_rate(name: str, machine: np.ndarray) -> np.ndarray | None:
+    """Which texts, by their being machine-written, a figure is a share of: (texts,) bool; None where it is no share."""
+    classes = _TEXTS_OF_RATE.get(name.partition("@")[0])
+    return None if classes is None else np.isin(machine, classes)
 
 
 def _unbiased(drawn: np.ndarray, low: float, high: float) -> tuple[float, float]:
@@ -285,38 +305,8 @@ def _probability_figures(
     in_bin = bins[:, None] == np.unique(bins)  # (docs, bins)
     sums = totals(np.column_stack([np.ones_like(miss), miss**2, miss[:, None] * in_bin]), source, counts)
     texts = sums[:, 0]
-    return np.column_stack([sums[:, 1] / texts, np.abs(sums[:, 2:]).sum(axis=1) / texts])
-
-
-def means_table(figures: pl.DataFrame) -> pl.DataFrame:
-    """Mean of each figure over the folds of a protocol, for each detector: of "all", not of slices.
-
-    First over `held_out` for each seed, then over the seeds; `_sd` is the standard deviation between seeds, null for
-    one seed. A figure that some folds lack is the mean of the others, and the note says of how many.
-
-    Args:
-        figures: as `figures_table` gives.
-
-    Returns:
-        One row for each detector and protocol: `folds`, `seeds`, each figure with `_sd`, and `note`.
-    """
-    names = [name for name in figures.columns if f"{name}_low" in figures.columns]
-    whole = figures.filter(pl.col("slice") == "all")
-    pair = ["detector", "protocol"]
-    by_seed = whole.group_by([*pair, "seed"], maintain_order=True).agg(pl.col(names).mean())
-    columns = [column for name in names for column in (pl.col(name).mean(), pl.col(name).std().alias(f"{name}_sd"))]
-    counts = whole.group_by(pair, maintain_order=True).agg(
-        folds=pl.col("held_out").n_unique(), seeds=pl.col("seed").n_unique()
-    )
-    notes = whole.group_by(pair).agg(note=pl.concat_str(map(_lacking, names), separator="; ", ignore_nulls=True))
-    means = by_seed.group_by(pair).agg(columns)
-    return counts.join(means, on=pair, maintain_order="left").join(notes, on=pair, maintain_order="left")
-
-
-def _lacking(name: str) -> pl.Expr:
-    """How many folds a figure is the mean of, where some lack it; else null."""
-    some = pl.col(name).null_count().is_between(1, pl.len() - 1)
-    return pl.when(some).then(pl.format("{} over {} of {} folds", pl.lit(name), pl.col(name).count(), pl.len()))
+    with np.errstate(invalid="ignore"):  # a resample without a text: NaN
+        return np.column_stack([sums[:, 1] / texts, np.abs(sums[:, 2:]).sum(axis=1) / texts])
 
 
 def _table_schema(names: Sequence[str]) -> dict[str, pl.DataType]:

@@ -5,20 +5,23 @@ from pathlib import Path
 import polars as pl
 
 from detect.protocol import write_bytes
-from pipelines.figures import means_table
 from pipelines.parts import disk_errors, publish
 from pipelines.plots import write_plots
-from pipelines.tables import means_as_text, to_terminal, write_tables
+from pipelines.tables import SHOWN, means_as_text, to_terminal, write_tables
 
-SHOWN_ON_TERMINAL = ("auroc", "tpr@1%", "tpr@5%", "real_fpr@1%", "real_tpr@1%")
+RECORDED = ("auroc", "tpr@1%", "tpr@5%", "real_fpr@1%", "real_tpr@1%")
+"""The means that a run's record holds."""
 
 
-def write_report(judgements: pl.DataFrame, figures: pl.DataFrame, folder: Path, title: str) -> list[Path]:
+def write_report(
+    judgements: pl.DataFrame, figures: pl.DataFrame, means: pl.DataFrame, folder: Path, title: str
+) -> list[Path]:
     """Write `judgements.parquet`, the tables, `plots/` and `report.md`, which holds tables and pictures.
 
     Args:
         judgements: rows of `JUDGEMENT_SCHEMA`.
         figures: what `figures_table` makes of them.
+        means: what `means_with_intervals` makes of both.
         folder: made where it is not there.
         title: of the report.
 
@@ -33,7 +36,7 @@ def write_report(judgements: pl.DataFrame, figures: pl.DataFrame, folder: Path, 
         temporary = folder / ".judgements.tmp"
         judgements.write_parquet(temporary)
         publish(temporary, folder / "judgements.parquet")
-        tables = write_tables(figures, folder)
+        tables = write_tables(figures, means, folder)
         plots = write_plots(judgements, figures, folder / "plots")
         report = folder / "report.md"
         write_bytes(report, _report(title, folder, plots).encode())
@@ -44,27 +47,31 @@ def _report(title: str, folder: Path, plots: list[Path]) -> str:
     pictures = [f"![{path.stem}](plots/{path.name})" for path in plots if path.suffix == ".png"]
     notes = (
         "Real FPR and TPR are those at thresholds fixed on other texts than the ones judged; TPR at an exact FPR is "
-        "at the threshold that gives it on the texts judged. Intervals are 95%, by bootstrap over sources."
+        "at the threshold that gives it on the texts judged. Intervals are 95%, by bootstrap over sources; "
+        "± is the standard deviation between seeds."
     )
     return "\n\n".join([f"# {title}", notes, (folder / "figures.md").read_text(), "## Pictures", *pictures]) + "\n"
 
 
-def headline(figures: pl.DataFrame) -> dict[str, float]:
-    """The means of each detector and protocol by name, for a run's record: "protocol/detector/auroc"."""
+def headline(means: pl.DataFrame) -> dict[str, float]:
+    """The means of each detector and protocol by name, for a run's record: "protocol/detector/auroc".
+
+    Args:
+        means: as `means_table` gives.
+    """
     found = {}
-    for row in means_table(figures).iter_rows(named=True):
+    for row in means.iter_rows(named=True):
         detector = row["detector"].replace("/", "-")  # a path, where two detectors have one name
-        for name in SHOWN_ON_TERMINAL:
+        for name in RECORDED:
             if row.get(name) is not None:
                 found[f"{row['protocol']}/{detector}/{name}"] = row[name]
     return found
 
 
-def print_means(figures: pl.DataFrame, folder: Path) -> None:
+def print_means(means: pl.DataFrame, folder: Path) -> None:
     """The means of each protocol as a table on standard output, and where the rest is."""
     from rich.console import Console
 
     console = Console()
-    means = means_as_text(means_table(figures), SHOWN_ON_TERMINAL)
-    console.print(to_terminal(means, "Means over the folds of a protocol"))
+    console.print(to_terminal(means_as_text(means, SHOWN), "Means over the folds of a protocol"))
     console.print(f"All figures, slices and pictures: {folder / 'report.md'}", soft_wrap=True)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from detect.protocol import write_bytes
-from pipelines.figures import means_table
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -61,10 +60,10 @@ def folds_table(figures: pl.DataFrame, shown: Sequence[str] = SHOWN) -> pl.DataF
 
 
 def means_as_text(means: pl.DataFrame, shown: Sequence[str] = SHOWN) -> pl.DataFrame:
-    """The mean of each protocol as text: "0.912", or "0.912 ± 0.004" with the deviation between seeds.
+    """The mean of each protocol as text: "0.912 [0.901-0.922] ±0.004", the deviation where there are several seeds.
 
     Args:
-        means: as `means_table` gives.
+        means: as `means_with_intervals` gives.
         shown: which figures, of those that are there.
     """
     columns = {title(name): _deviation(name) for name in shown if name in means.columns}
@@ -103,17 +102,17 @@ def to_markdown(table: pl.DataFrame, names: Collection[str] = ("protocol", "left
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def write_tables(figures: pl.DataFrame, folder: Path) -> list[Path]:
+def write_tables(figures: pl.DataFrame, means: pl.DataFrame, folder: Path) -> list[Path]:
     """`figures.csv` and `means.csv` with every figure and bound, `figures.md` for reading; what was written.
 
     Args:
         figures: as `figures_table` gives.
+        means: as `means_with_intervals` gives for them.
         folder: made where it is not there.
     """
-    means = means_table(figures)
     whole = figures.filter(pl.col("slice") == "all")
     parts = {
-        "Means over the folds of a protocol": means_as_text(means),
+        "Means over the folds of a protocol: 95% intervals by source": means_as_text(means),
         "Folds: 95% intervals by source": folds_table(whole),
         "Slices: 95% intervals by source": folds_table(figures.filter(pl.col("slice") != "all")),
     }
@@ -132,9 +131,9 @@ def interval(name: str) -> pl.Expr:
 
 
 def _deviation(name: str) -> pl.Expr:
-    value, deviation = decimals(name), decimals(f"{name}_sd")
-    beside = pl.when(deviation.is_not_null()).then(pl.format(" ± {}", deviation)).otherwise(pl.lit(""))
-    return pl.when(value.is_null()).then(pl.lit(ABSENT)).otherwise(pl.concat_str(value, beside))
+    deviation = decimals(f"{name}_sd")
+    beside = pl.when(deviation.is_not_null()).then(pl.format(" ±{}", deviation)).otherwise(pl.lit(""))
+    return pl.concat_str(interval(name), beside)
 
 
 def decimals(name: str) -> pl.Expr:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -326,7 +326,7 @@ def _running(
     except Exception as error:
         run.end("FAILED", time.monotonic() - begun, error)
         raise
-    except BaseException as error:  # interrupted by a person
+    except BaseException as error:  # interrupted by a person, or terminated (`pipelines.termination`)
         run.end("KILLED", time.monotonic() - begun, error)
         raise
     run.end("FINISHED", time.monotonic() - begun, None)
@@ -346,14 +346,19 @@ def _begin(
     if code["commit"] is not None:
         tags |= {"mlflow.source.git.commit": code["commit"], "pawn.git.dirty": str(code["dirty"]).lower()}
     tags |= {} if parent is None else {PARENT_TAG: parent}
-    run_id = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
     values = {key(name): value for name, value in flat(settings)}
     values |= {f"version.{name}": value for name, value in record["versions"].items()}
     values |= {f"machine.{name}": value for name, value in record["machine"].items()}
     params = [Param(name, _shortened(value)) for name, value in values.items()]
-    for start in range(0, len(params), BATCH):
-        client.log_batch(run_id, params=params[start : start + BATCH])
-    client.log_dict(run_id, record, RECORD_FILE)
+    run_id = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+    try:
+        for start in range(0, len(params), BATCH):
+            client.log_batch(run_id, params=params[start : start + BATCH])
+        client.log_dict(run_id, record, RECORD_FILE)
+    except BaseException as error:
+        with suppress(Exception):  # the store may be what failed
+            client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
     return run_id
 
 

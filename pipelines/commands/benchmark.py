@@ -39,7 +39,7 @@ def command(
     from pipelines.tracking import open_tracker
 
     line = ProgressLine(shown=shown)
-    figures = run_benchmark(
+    means = run_benchmark(
         BenchmarkConfig.read(Path(config)),
         Path(output),
         cache_directory(cache),
@@ -50,5 +50,5 @@ def command(
         tracker=open_tracker(tracking_uri, enabled=track, experiment=experiment, say=line.say),
     )
     line.close()
-    print_means(figures, Path(output))
+    print_means(means, Path(output))
     return 0

@@ -102,7 +102,7 @@ def command(
         request, say=line.say, progress=lambda what, rows, total: rows_line(rows, total, 0), tracker=tracker
     )
     line.close()
-    print_means(found.figures, request.output)
+    print_means(found.means, request.output)
     return 3 if found.unscored else 0
 
 

@@ -128,7 +128,7 @@ def test_outputs_of_attackers_are_learnt_from_and_judged_apart(toy: Toy, labelle
     outputs = [
         {
             "id": f"o{n}",
-            "text": f"Output {n} of a generator that was tuned against several detectors, number {n}.",
+            "text": f"Output {n} of generator {n}, tuned {n} times against {n} several detectors, number {n}.",
             "label": 1,
         }
         | {"attack": "dpo", "dataset": "toy", "split": "all", "pair_id": str(n)}

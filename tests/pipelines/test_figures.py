@@ -8,7 +8,7 @@ from detect.measures import expected_calibration_error, tpr_at_fpr
 from detect.probability import PlattScaling
 from features.errors import InputError, UsageError
 from pipelines.bootstrap import draw_sources
-from pipelines.figures import LENGTH_BANDS, figure_names, figures_table, means_table, slices_of
+from pipelines.figures import LENGTH_BANDS, figure_names, figures_table, slices_of
 from tests.pipelines.judgement_rows import make_judgements
 
 RATES = (0.05, 0.1)
@@ -212,39 +212,6 @@ def test_texts_without_a_domain_are_a_domain_of_their_own_for_generators():
     found = {value: texts for _, value, texts in slices_of(test, ("domain", "generator"))}
     assert list(found) == ["all", "g", "h"]
     assert found["g"].filter(label=0).height == 20
-
-
-def test_every_fold_is_judged_by_itself_and_means_are_over_folds_then_seeds():
-    folds = [
-        make_judgements(300, 200, seed=number).with_columns(
-            detector=pl.lit(detector), held_out=pl.lit(held_out), seed=pl.lit(seed, dtype=pl.Int64)
-        )
-        for number, (detector, held_out, seed) in enumerate(
-            [("b", "x", 0), ("b", "y", 0), ("b", "x", 1), ("b", "y", 1), ("a", "x", 0)]
-        )
-    ]
-    figures = figures_table(pl.concat(folds), slices=("domain",), resamples=2)
-    assert figures.filter(slice="all").height == 5
-    alone = [figures_table(fold, slices=(), resamples=2)["auroc"].item() for fold in folds]
-    assert figures.filter(slice="all")["auroc"].to_list() == alone
-    means = means_table(figures)
-    assert means.select("detector", "protocol", "folds", "seeds").rows() == [
-        ("b", "in-domain", 2, 2),
-        ("a", "in-domain", 1, 1),
-    ]
-    by_seed = [np.mean(alone[:2]), np.mean(alone[2:4])]
-    assert means["auroc"].to_list() == pytest.approx([np.mean(by_seed), alone[4]])
-    assert means["auroc_sd"][0] == pytest.approx(np.std(by_seed, ddof=1))
-    assert means["auroc_sd"][1] is None
-
-
-def test_a_mean_says_of_how_many_folds_it_is():
-    many, few = make_judgements(900, 200), make_judgements(100, 90).with_columns(held_out=pl.lit("y"))
-    means = means_table(figures_table(pl.concat([many, few]), fprs=(0.01, 0.1), slices=(), resamples=2))
-    assert means["real_fpr@1%"].item() is not None
-    assert means["note"].item() == "; ".join(
-        f"{name} over 1 of 2 folds" for name in ("real_fpr@1%", "real_tpr@1%", "f1@1%", "accuracy@1%")
-    )
 
 
 def test_judgements_that_cannot_be_measured_are_refused():

@@ -2,15 +2,25 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from pipelines.figures import figures_table, means_table
+from pipelines.figures import figures_table
+from pipelines.means import means_with_intervals
 from pipelines.tables import folds_table, means_as_text, title, to_markdown, to_terminal, write_tables
 from tests.pipelines.judgement_rows import make_judgements
 
 
 @pytest.fixture(scope="module")
-def figures() -> pl.DataFrame:
-    judgements = pl.concat([make_judgements(400, 260), make_judgements(60, 50).with_columns(detector=pl.lit("two|2"))])
+def judgements() -> pl.DataFrame:
+    return pl.concat([make_judgements(400, 260), make_judgements(60, 50).with_columns(detector=pl.lit("two|2"))])
+
+
+@pytest.fixture(scope="module")
+def figures(judgements) -> pl.DataFrame:
     return figures_table(judgements, slices=("domain",), resamples=20)
+
+
+@pytest.fixture(scope="module")
+def means(figures, judgements) -> pl.DataFrame:
+    return means_with_intervals(figures, judgements, resamples=20)
 
 
 def printed(table, width):
@@ -40,13 +50,15 @@ def test_the_seed_is_named_where_there_are_several_and_slices_where_there_are_an
     assert folds_table(two)["seed"].to_list() == ["0", "0", "1", "1"]
 
 
-def test_means_have_the_deviation_between_seeds_where_there_are_seeds(figures):
-    means = means_table(figures)
+def test_means_have_their_interval_and_the_deviation_between_seeds_where_there_are_seeds(figures, judgements, means):
     first = means.row(0, named=True)
-    assert means_as_text(means)["AUROC"][0] == f"{first['auroc']:.3f}"
+    interval = f"[{first['auroc_low']:.3f}-{first['auroc_high']:.3f}]"
+    assert means_as_text(means)["AUROC"][0] == f"{first['auroc']:.3f} {interval}"
     shifted = figures.with_columns(seed=pl.lit(1, dtype=pl.Int64), auroc=pl.col("auroc") - 0.1)
-    both = means_as_text(means_table(pl.concat([figures, shifted])))
-    assert both["AUROC"][0] == f"{first['auroc'] - 0.05:.3f} ± 0.071"
+    again = judgements.with_columns(seed=pl.lit(1, dtype=pl.Int64))  # the same: the interval is that of one seed
+    both = means_with_intervals(pl.concat([figures, shifted]), pl.concat([judgements, again]), resamples=20)
+    assert means_as_text(both)["AUROC"][0] == f"{first['auroc'] - 0.05:.3f} {interval} ±0.071"
+    assert means_as_text(means)["real FPR @ 1%"][1] == "-"
 
 
 @pytest.mark.parametrize("width", [80, 140])
@@ -66,14 +78,16 @@ def test_markdown_escapes_what_would_be_a_column(figures):
     assert len(lines) == 4
 
 
-def test_tables_are_written_as_csv_with_everything_and_as_markdown(figures, tmp_path):
-    written = write_tables(figures, tmp_path / "new")
+def test_tables_are_written_as_csv_with_everything_and_as_markdown(figures, means, tmp_path):
+    written = write_tables(figures, means, tmp_path / "new")
     assert [path.name for path in written] == ["figures.csv", "means.csv", "figures.md"]
     read = pl.read_csv(written[0], schema=figures.schema)
     assert read.with_columns(pl.col("note").fill_null("")).equals(figures)
+    read = pl.read_csv(written[1], schema=means.schema)
+    assert read.with_columns(pl.col("note").fill_null("")).equals(means)
     text = written[2].read_text(encoding="utf-8")
     assert [line for line in text.splitlines() if line.startswith("#")] == [
-        "## Means over the folds of a protocol",
+        "## Means over the folds of a protocol: 95% intervals by source",
         "## Folds: 95% intervals by source",
         "## Slices: 95% intervals by source",
     ]
