@@ -49,11 +49,11 @@ class EnsembleConfig:
     Attributes:
         members: names of the catalog, at least two, each once, no ensemble among them.
         weighting: "fitted" weighs members by a logistic regression on the validation part. "fixed" lets standardised
-            scores count by their shares and fits only the scale of the sum: on texts like those trained on, the member
-            that knows them best would get nearly all the weight, and it need not be the one that knows others.
+            scores count by their shares: on texts like those trained on, the member that knows them best would get
+            nearly all the weight, and it need not be the one that knows others.
         shares: how much members count under "fixed", by name; 1 for those not named.
         recipes: settings of members' own recipes, by name.
-        inverse_penalty: scikit-learn's C, the inverse of the L2 penalty on the weights.
+        inverse_penalty: scikit-learn's C, the inverse of the L2 penalty on fitted weights.
         seed: of every member.
 
     Raises:
@@ -110,7 +110,9 @@ def recipe(name: str, *, seed: int = 0, **settings: Any) -> EnsembleConfig:
 
 
 class EnsembleDetector:
-    """A weighted sum of other detectors' scores. Scores are log-odds; higher is more machine-like.
+    """A weighted sum of other detectors' scores; higher is more machine-like.
+
+    Scores are log-odds where weights are fitted, else standard deviations from the mean of the validation part.
 
     Args:
         card: what it is made from.
@@ -219,11 +221,10 @@ class EnsembleDetector:
         return cls(card, config, members, weights_from_bytes(content, len(members), directory / WEIGHTS_FILE))
 
     def _weigh(self, table: np.ndarray, labels: np.ndarray) -> Weights:
-        penalty = self.config.inverse_penalty
         if self.config.weighting == "fitted":
-            return fit_weights(table, labels, penalty)
+            return fit_weights(table, labels, self.config.inverse_penalty)
         shares = np.array([self.config.shares.get(name, 1.0) for name in self.config.members])
-        return fit_scale(table, labels, shares, penalty)
+        return fixed_weights(table, shares)
 
     def _fitted(self) -> Weights:
         if self._weights is None:
@@ -267,13 +268,20 @@ def fit_weights(table: np.ndarray, labels: np.ndarray, inverse_penalty: float) -
     return Weights(mean, scale, found.x[:-1].copy(), found.x[-1:].copy())
 
 
-def fit_scale(table: np.ndarray, labels: np.ndarray, shares: np.ndarray, inverse_penalty: float) -> Weights:
-    """`fit_weights` with one coefficient for all standardised columns: that of their sum by shares, (members,)."""
+def fixed_weights(table: np.ndarray, shares: np.ndarray) -> Weights:
+    """The sum of standardised columns by shares, standardised: of mean 0 and standard deviation 1 over the table.
+
+    Not log-odds: their scale grows the easier the texts are to tell apart. Trainings without one domain or another differ
+    in that, and the scores that they give human texts of the one left out are put side by side to calibrate.
+
+    Args:
+        table: (n_docs, members) scores.
+        shares: (members,) above 0.
+    """
     mean, scale = table.mean(0), table.std(0)
     scale[scale == 0] = 1.0
-    total = ((table - mean) / scale) @ shares  # (n_docs,), of mean 0
-    fitted = fit_weights(total[:, None], labels, inverse_penalty)
-    return Weights(mean, scale, shares * fitted.coefficients / fitted.scale, fitted.intercept)
+    spread = (((table - mean) / scale) @ shares).std()
+    return Weights(mean, scale, shares / (spread or 1.0), np.zeros(1))
 
 
 def _new_member(name: str, config: EnsembleConfig, card: DetectorCard) -> Detector:

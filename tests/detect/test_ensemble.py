@@ -1,6 +1,7 @@
 """Stacking: weights against scikit-learn's where it may have them, members kept whole, folders that stay inside."""
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from cache.loader import LabelledCorpus
 from detect.catalog import new_detector, read_detector
-from detect.ensemble import EnsembleDetector, fit_scale, fit_weights
+from detect.ensemble import EnsembleDetector, fit_weights, fixed_weights
 from detect.measures import auroc
 from detect.protocol import needs_hidden
 from detect.tfidf import TfidfDetector
@@ -87,14 +88,17 @@ def test_a_constant_member_gets_no_weight() -> None:
     assert fit_weights(table, labels, 1.0).coefficients[0] == 0
 
 
-def test_fixed_weighting_ranks_by_the_sum_of_standardised_scores_by_their_shares_in_log_odds() -> None:
-    table, labels = scores_and_labels(400)
+def test_fixed_weighting_is_the_standardised_sum_of_standardised_scores_by_their_shares() -> None:
+    table, _ = scores_and_labels(400)
     shares = np.array([1.0, 0.25, 2.0])
-    found = fit_scale(table, labels, shares, 1.0)
-    total = ((table - table.mean(0)) / table.std(0) * shares).sum(1)
-    twin = LogisticRegression(C=1.0, class_weight="balanced", tol=1e-8).fit((total / total.std())[:, None], labels)
-    np.testing.assert_allclose(found.log_odds(table), twin.decision_function((total / total.std())[:, None]), rtol=1e-4)
-    np.testing.assert_allclose(found.coefficients / found.coefficients[0], shares)
+    found = fixed_weights(table, shares).log_odds(table)
+    columns = [(column - statistics.fmean(column)) / statistics.pstdev(column) for column in table.T.copy()]
+    total = sum(share * column for share, column in zip(shares, columns, strict=True))
+    np.testing.assert_allclose(found, total / statistics.pstdev(total), rtol=1e-9)
+
+
+def test_scores_that_are_all_the_same_have_fixed_weights_too() -> None:
+    assert np.all(fixed_weights(np.ones((5, 2)), np.ones(2)).log_odds(np.ones((5, 2))) == 0)
 
 
 def test_members_without_a_share_count_once(train, validation) -> None:
