@@ -271,8 +271,8 @@ def fit_weights(table: np.ndarray, labels: np.ndarray, inverse_penalty: float) -
 def fixed_weights(table: np.ndarray, shares: np.ndarray) -> Weights:
     """The sum of standardised columns by shares, standardised: of mean 0 and standard deviation 1 over the table.
 
-    Not log-odds: their scale grows the easier the texts are to tell apart. Trainings without one domain or another differ
-    in that, and the scores that they give human texts of the one left out are put side by side to calibrate.
+    Not log-odds: their scale grows the easier the texts are to tell apart. Trainings without one domain or another
+    differ in that, and the scores that they give human texts of the one left out are put side by side to calibrate.
 
     Args:
         table: (n_docs, members) scores.
