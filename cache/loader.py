@@ -1,4 +1,4 @@
-"""Documents out of the cache in batches, without ever holding the cache.
+"""Documents out of the cache in batches, without ever holding their hidden states.
 
 An epoch reads row groups in random order, a buffer of them at a time (the next one while this one is used),
 shuffles the documents inside the buffer and cuts it into batches of similar length. A batch so mixes
@@ -7,7 +7,7 @@ caller still holds), and little of a batch is padding.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
@@ -42,7 +42,8 @@ class CachedCorpus:
     Attributes:
         keys: of the documents, in their order.
         codec: form of their hidden states on disk.
-        derived: what someone computed of documents and keeps for the next who asks; every part shares it.
+        derived: by the name of a computation, its settings, and what it gave of documents by key: small things that are
+            kept for the next who asks. Every part shares it.
     """
 
     def __init__(self, store: FeatureStore, keys: Sequence[str]) -> None:
@@ -51,7 +52,7 @@ class CachedCorpus:
             raise ValueError(f"expected distinct keys, got {len(keys) - len(set(keys))} repeated ones")
         self.keys = list(keys)
         self.codec = store.codec
-        self.derived: dict[Hashable, np.ndarray] = {}
+        self.derived: dict[str, tuple[tuple[int, int], dict[str, np.ndarray]]] = {}
         self._hidden = True
         self._groups: dict[tuple[Path, int], list[tuple[int, int]]] = {}
         for index, key in enumerate(self.keys):
@@ -93,6 +94,7 @@ class CachedCorpus:
         """The same documents for who reads no hidden states: those stay on disk, and `hidden` is (n, 0)."""
         light = copy(self)
         light._hidden = False
+        light.derived = {}
         return light
 
     def documents(self) -> Iterator[tuple[int, TokenFeatures]]:

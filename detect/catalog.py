@@ -102,22 +102,10 @@ ENTRIES = (
     ),
     CatalogEntry("logistic", "linear", HIDDEN, "textbook", "logistic regression on mean hidden states", True),
     CatalogEntry(
-        "bilinear",
-        "linear",
-        STATES,
-        "ours, after PAWN",
-        "logistic regression on mean hidden states and their covariances with metrics",
-        True,
+        "bilinear", "linear", STATES, "ours", "linear in hidden states' means and covariances with metrics", True
     ),
-    CatalogEntry(
-        "pawn-ensemble",
-        "ensemble",
-        STATES,
-        PAWN,
-        "bilinear, with half of PAWN and half of lightgbm: our recipe for texts unlike those trained on",
-        True,
-    ),
-    CatalogEntry("ensemble", "ensemble", "what its members read", "Wolpert 1992", "stacking of any of the above", True),
+    CatalogEntry("pawn-ensemble", "ensemble", STATES, PAWN, "bilinear, half of PAWN, half of lightgbm: our best", True),
+    CatalogEntry("ensemble", "ensemble", "what its members read", "Wolpert 1992", "any of the above, weighed", True),
     CatalogEntry(
         "tfidf", "tfidf", TEXT, "Solaiman et al. 2019, 1908.09203", "logistic regression on words and characters", True
     ),

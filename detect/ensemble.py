@@ -1,11 +1,13 @@
-"""Several detectors as one: their scores, standardised, in a logistic regression with no negative weight (stacking).
+"""Several detectors as one: the sum of their standardised scores, by weights that are fitted (stacking) or given.
 
-Members learn from the training part, the regression from the validation part, so that a member that learnt its texts by
-heart gains no weight by it. Members that stop early look at the validation part too: a little of it is used twice.
-A weight below 0 would read a member backwards, which is right for the texts fitted on and wrong for others; it is 0.
+Fitted weights are a logistic regression's, none below 0. Members learn from the training part, the weights from the
+validation part, so that a member that learnt its texts by heart gains none by it. Members that stop early look at the
+validation part too: a little of it is used twice. A weight below 0 would read a member backwards, which is right for
+the texts fitted on and wrong for others; it is 0.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -29,7 +31,7 @@ from detect.protocol import (
     write_bytes,
     write_card,
 )
-from detect.tabular import balanced_weights
+from detect.tabular import balanced_weights, standardisation
 from detect.trained import DetectorCard, Progress, TrainableDetector, read_weights, scores_of, sha256, silent
 from features.errors import DetectorError
 from features.token_features import TokenFeatures
@@ -77,8 +79,10 @@ class EnsembleConfig:
                 raise ValueError(f"got {what} of {', '.join(unknown)}, expected only of {', '.join(self.members)}")
         if self.weighting not in WEIGHTINGS:
             raise ValueError(f"expected weighting to be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}")
-        if self.shares and (self.weighting != "fixed" or not min(self.shares.values()) > 0):
-            raise ValueError(f"expected shares above 0 under weighting 'fixed', got {dict(self.shares)}")
+        if self.shares and self.weighting != "fixed":
+            raise ValueError(f"shares count under weighting 'fixed' only, got {dict(self.shares)}")
+        if not all(0 < share < math.inf for share in self.shares.values()):
+            raise ValueError(f"expected finite shares above 0, got {dict(self.shares)}")
         if not self.inverse_penalty > 0:
             raise ValueError(f"expected an inverse penalty above 0, got {self.inverse_penalty}")
 
@@ -169,7 +173,7 @@ class EnsembleDetector:
         return self
 
     def score(self, features: Sequence[TokenFeatures]) -> np.ndarray:
-        """Log-odds (n_docs,) float64, in the order given.
+        """The weighted sums (n_docs,) float64, in the order given.
 
         Raises:
             DetectorError: when it is not trained, or the features are not those that it was trained on.
@@ -244,8 +248,7 @@ def fit_weights(table: np.ndarray, labels: np.ndarray, inverse_penalty: float) -
     """
     from scipy.optimize import minimize  # 0.3 s to import, and scoring has no use for it
 
-    mean, scale = table.mean(0), table.std(0)
-    scale[scale == 0] = 1.0  # a constant column stays where it is
+    mean, scale = standardisation(table)
     inputs = np.column_stack([(table - mean) / scale, np.ones(len(table))])  # (n_docs, members + 1)
     signs, weights = np.where(labels == 1, 1.0, -1.0), balanced_weights(labels)
 
@@ -278,10 +281,9 @@ def fixed_weights(table: np.ndarray, shares: np.ndarray) -> Weights:
         table: (n_docs, members) scores.
         shares: (members,) above 0.
     """
-    mean, scale = table.mean(0), table.std(0)
-    scale[scale == 0] = 1.0
+    mean, scale = standardisation(table)
     spread = (((table - mean) / scale) @ shares).std()
-    return Weights(mean, scale, shares / (spread or 1.0), np.zeros(1))
+    return Weights(mean, scale, shares / (spread if spread > 1e-9 else 1.0), np.zeros(1))  # members may cancel out
 
 
 def _new_member(name: str, config: EnsembleConfig, card: DetectorCard) -> Detector:

@@ -13,7 +13,7 @@ from cache.loader import LabelledCorpus
 from detect.measures import auroc
 from detect.pooled import POOLINGS, Pooling
 from detect.protocol import CARD_FILE, read_card
-from detect.tabular import Table, pooling_of, rows, save_pooled, table_of
+from detect.tabular import Table, pooling_of, rows, save_pooled, standardisation, table_of
 from detect.trained import DetectorCard, Progress, read_weights, sha256, silent
 from features.errors import DetectorError
 from features.token_features import TokenFeatures
@@ -66,7 +66,10 @@ def recipe(name: str, *, seed: int = 0, **settings: Any) -> LinearConfig:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Of a linear map of standardised columns: three of (columns,), and one number; all float64."""
+    """Of a linear map of standardised columns: three of (columns,), and one number; all float64.
+
+    What it gives are log-odds where a logistic regression fitted it, as it did but for ensembles of fixed weights.
+    """
 
     mean: np.ndarray
     scale: np.ndarray
@@ -119,8 +122,7 @@ class LinearDetector:
             table_of(part, self.pooling, progress, prefixes=self.config.prefixes, seed=self.config.seed)
             for part in (train, validation)
         )
-        mean, scale = learnt.vectors.mean(0), learnt.vectors.std(0)
-        scale[scale == 0] = 1.0  # a constant column stays where it is
+        mean, scale = standardisation(learnt.vectors)
         found: dict[float, float] = {}
         for inverse_penalty in sorted(self.config.inverse_penalties):
             fitted = _fit(

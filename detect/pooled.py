@@ -24,7 +24,7 @@ HISTOGRAM_BINS = 20
 SURPRISAL_LIMIT = 12.0
 """Nats; more than choosing among a hundred thousand tokens at random costs. What is above is noise of one odd token."""
 KEPT_BYTES = 3 << 29
-"""Of vectors that a corpus keeps (1.5 GiB): folds and left-out domains ask for those of the same documents again."""
+"""Of vectors of a pooling that a corpus keeps (1.5 GiB): folds and left-out domains ask for the same ones again."""
 SHORTEST_PREFIX = 32
 """Of those that detectors of pooled features learn from, in tokens."""
 
@@ -81,21 +81,42 @@ def pool(
         prefixes: vectors of so many random prefixes of each document, after that of the whole.
         seed: of the prefixes, with the document's key: neither order nor company changes them.
     """
-    if not len(corpus):
-        raise ValueError("expected at least one document, got none")
-    asked = [(pooling.name, prefixes, seed, key) for key in corpus.keys]
-    found = {index: corpus.derived[what] for index, what in enumerate(asked) if what in corpus.derived}
-    missing = [index for index in range(len(corpus)) if index not in found]
-    room = KEPT_BYTES - sum(kept.nbytes for kept in corpus.derived.values())
+    kept = _kept(corpus, pooling.name, (prefixes, seed))
+    table: np.ndarray | None = None
+    missing = []
+    for index, key in enumerate(corpus.keys):
+        if key in kept:
+            table = _row(table, len(corpus), kept[key], index)
+        else:
+            missing.append(index)
+    room = KEPT_BYTES - sum(vectors.nbytes for vectors in kept.values())
     read = corpus.subset(missing)
     for done, (place, document) in enumerate((read if pooling.needs_hidden else read.without_hidden()).documents(), 1):
         lengths = prefix_lengths(document.key, document.n_tokens, prefixes, seed)
         vectors = np.stack([pooling.vector(part) for part in (document, *map(document.prefix, lengths))])
-        found[missing[place]] = vectors
+        table = _row(table, len(corpus), vectors, missing[place])
         if (room := room - vectors.nbytes) >= 0:
-            corpus.derived[asked[missing[place]]] = vectors
+            kept[document.key] = vectors
         progress("read", {"documents": len(corpus) - len(missing) + done, "total": len(corpus)})
-    return np.stack([found[index] for index in range(len(corpus))])
+    if table is None:
+        raise ValueError("expected at least one document, got none")
+    return table
+
+
+def _kept(corpus: CachedCorpus, name: str, asked: tuple[int, int]) -> dict[str, np.ndarray]:
+    """What the corpus keeps of a pooling; what it kept of other prefixes makes room."""
+    before = corpus.derived.get(name)
+    if before is None or before[0] != asked:
+        corpus.derived[name] = before = (asked, {})
+    return before[1]
+
+
+def _row(table: np.ndarray | None, count: int, vectors: np.ndarray, index: int) -> np.ndarray:
+    """The table with a document's vectors in their place; made for so many documents where there is none yet."""
+    if table is None:
+        table = np.empty((count, *vectors.shape))
+    table[index] = vectors
+    return table
 
 
 def prefix_lengths(key: str, n_tokens: int, count: int, seed: int) -> list[int]:

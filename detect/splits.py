@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +21,8 @@ def split_groups(
     """The part of each document, such that nothing shared crosses parts.
 
     A source (see `sources`) falls by a hash of the seed and its smallest text key, whatever else is in the corpus:
-    adding documents moves only the sources that they join. Hashing is blind to label, domain and generator,
+    adding documents moves only the sources that they join (or, where more than eight texts are nearly alike, part).
+    Hashing is blind to label, domain and generator,
     so each is split by `fractions` up to chance.
 
     Args:
@@ -74,6 +76,15 @@ def sources(documents: Sequence[Document]) -> list[int]:
             sets.join(index, first_with.setdefault(trait, index))
     join_near_duplicates([document.text for document in documents], sets)
     return [sets.root(index) for index in range(len(documents))]
+
+
+def versions(documents: Sequence[Document]) -> list[int]:
+    """`sources` by content alone: equal numbers, texts that are the same, begin so, or are near-duplicates.
+
+    For leaving out all that tells of some texts: `group` joins texts of other domains too where a corpus numbers each
+    domain's sources from 0.
+    """
+    return sources([replace(document, group=None) for document in documents])
 
 
 def uniform(key: str, seed: int) -> float:

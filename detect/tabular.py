@@ -21,6 +21,13 @@ def balanced_weights(labels: np.ndarray) -> np.ndarray:
     return np.where(labels == 1, 0.5 / share, 0.5 / (1 - share))
 
 
+def standardisation(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column of (n, columns); 1 for one that is constant up to rounding."""
+    mean, scale = table.mean(0), table.std(0)
+    scale[scale <= 8 * np.finfo(np.float64).eps * np.abs(mean)] = 1.0
+    return mean, scale
+
+
 @dataclass(frozen=True)
 class Table:
     """Pooled features to learn from or to choose by.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detect.splits import sources, split_groups
+from detect.splits import sources, split_groups, versions
 from features.documents import Document
 from features.errors import UsageError
 from pipelines.fitting import SPLIT
@@ -149,8 +149,8 @@ def _left_out(
     machine = np.array([document.label == 1 for document in documents])
     names = sorted(set(field[machine & judged]) - ({"none"} if protocol == "attack" else set()))
     version = np.array([])
-    if protocol in ("corpus", "domain"):  # by content alone: DetectRL numbers texts of different domains alike
-        version = np.array(sources([replace(document, group=None) for document in documents]))
+    if protocol in ("corpus", "domain"):
+        version = np.array(versions(documents))
     for name in names:
         left_out = field == name
         test = left_out

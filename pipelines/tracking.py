@@ -322,14 +322,17 @@ def _running(
         return
     run = MlflowRun(store, run_id, kind)
     try:
-        yield run
-    except Exception as error:
-        run.end("FAILED", time.monotonic() - begun, error)
+        try:
+            yield run
+        except Exception as error:
+            run.end("FAILED", time.monotonic() - begun, error)
+            raise
+        run.end("FINISHED", time.monotonic() - begun, None)
+    except Exception:
         raise
-    except BaseException as error:  # interrupted by a person, or terminated (`pipelines.termination`)
+    except BaseException as error:  # interrupted by a person, or terminated (`pipelines.termination`), even at its end
         run.end("KILLED", time.monotonic() - begun, error)
         raise
-    run.end("FINISHED", time.monotonic() - begun, None)
 
 
 def _begin(

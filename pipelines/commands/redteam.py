@@ -89,7 +89,7 @@ from pipelines.options import cache_directory, device_option, input_options, pro
 )
 @click.option(
     "--drawings",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, 7),
     default=4,
     show_default=True,
     help="dpo: texts of each prompt; the most human one is preferred to the most machine-like.",

@@ -97,8 +97,13 @@ def test_fixed_weighting_is_the_standardised_sum_of_standardised_scores_by_their
     np.testing.assert_allclose(found, total / statistics.pstdev(total), rtol=1e-9)
 
 
-def test_scores_that_are_all_the_same_have_fixed_weights_too() -> None:
-    assert np.all(fixed_weights(np.ones((5, 2)), np.ones(2)).log_odds(np.ones((5, 2))) == 0)
+@pytest.mark.parametrize("value", [1.0, 0.1])
+def test_members_that_say_the_same_of_all_texts_or_cancel_out_have_small_weights(value: float) -> None:
+    constant = np.full((7, 2), value)
+    assert np.abs(fixed_weights(constant, np.ones(2)).log_odds(constant + 0.1)).max() < 1
+    column = scores_and_labels(400)[0][:, :1]
+    opposed = np.hstack([column, 1 - 3 * column])
+    assert np.abs(fixed_weights(opposed, np.ones(2)).coefficients).max() == 1
 
 
 def test_members_without_a_share_count_once(train, validation) -> None:
@@ -109,11 +114,19 @@ def test_members_without_a_share_count_once(train, validation) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"weighting": "fixed", "shares": {"rank": 0.0}}, {"shares": {"rank": 2.0}}, {"shares": {"entropy": 1.0}}],
+    ("settings", "message"),
+    [
+        ({"weighting": "fixed", "shares": {"rank": 0.0}}, r"expected finite shares above 0, got {'rank': 0.0}"),
+        (
+            {"weighting": "fixed", "shares": {"rank": float("nan")}},
+            r"finite shares above 0, got {'rank': nan}",
+        ),
+        ({"shares": {"rank": 2.0}}, r"shares count under weighting 'fixed' only, got {'rank': 2.0}"),
+        ({"shares": {"entropy": 1.0}}, "got shares of entropy, expected only of rank, log-likelihood"),
+    ],
 )
-def test_shares_that_cannot_be_are_refused(settings: dict) -> None:
-    with pytest.raises(UsageError, match=r"got shares of entropy|expected shares above 0 under weighting 'fixed'"):
+def test_shares_that_cannot_be_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         new_detector("ensemble", hidden_size=HIDDEN_SIZE, members=("rank", "log-likelihood"), **settings)
 
 

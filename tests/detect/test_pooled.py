@@ -209,7 +209,9 @@ def test_parts_of_a_corpus_read_no_document_twice_while_there_is_room(tmp_path, 
         shard.unlink()
     if room:
         np.testing.assert_array_equal(pool(corpus.subset([4, 1]), POOLINGS["mean-hidden"], prefixes=2), whole[[4, 1]])
-    for other in ({"prefixes": 3}, {"prefixes": 2, "seed": 1}, *([] if room else [{"prefixes": 2}])):
+    with pytest.raises(CacheError, match="cannot be read"):  # nothing is kept of hidden states where there are none
+        pool(corpus.without_hidden().subset([4]), POOLINGS["mean-hidden"], prefixes=2)
+    for other in (*([] if room else [{"prefixes": 2}]), {"prefixes": 3}, {"prefixes": 2, "seed": 1}):
         with pytest.raises(CacheError, match="cannot be read"):
             pool(corpus.subset([4]), POOLINGS["mean-hidden"], **other)
 
