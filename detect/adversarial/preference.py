@@ -2,7 +2,7 @@
 
 The first after Nicks et al., ICLR 2024 ("Language Model Detectors Are Easily Optimized Against"): of the continuations
 of a prompt, the one that the detector finds most human is preferred to the one that it finds most machine-like (two
-are drawn there; a few more cost little and tell them further apart). The second after arXiv 2505.24523: the human
+are drawn there; the extremes of a few more lie further apart). The second after arXiv 2505.24523: the human
 continuation is preferred to the generator's, and no detector is asked. Both with TRL's DPOTrainer; the reference is
 the generator without its adapters.
 """
