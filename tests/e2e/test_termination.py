@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
-from pipelines.tracking import open_tracker
+from pipelines.tracking import MlflowRun, open_tracker
 from tests.e2e.runs import Toy, environment, finish, human_text, start, write_jsonl
 
 WAITING = """
@@ -110,6 +111,23 @@ def test_a_run_that_is_interrupted_while_it_begins_does_not_stay_running(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(MlflowClient, "log_batch", interrupted)
+    with pytest.raises(KeyboardInterrupt), open_tracker(run_store, say=print).run("train", "mine", {}):
+        pass
+    assert [run.info.status for run in stored(run_store)] == ["KILLED"]
+
+
+def test_a_run_that_is_interrupted_while_it_ends_does_not_stay_running(
+    run_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, interrupted = MlflowRun.end, []
+
+    def interrupted_once(run: MlflowRun, *how: Any) -> None:
+        if not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        ended(run, *how)
+
+    monkeypatch.setattr(MlflowRun, "end", interrupted_once)
     with pytest.raises(KeyboardInterrupt), open_tracker(run_store, say=print).run("train", "mine", {}):
         pass
     assert [run.info.status for run in stored(run_store)] == ["KILLED"]
