@@ -7,7 +7,7 @@ import sys
 import click
 
 from pipelines.provenance import ARGUMENTS
-from pipelines.termination import EXIT_CODE, Terminated, raise_on_sigterm
+from pipelines.termination import EXIT_CODE, Terminated, ignore_sigterm, raise_on_sigterm
 
 COMMANDS = {
     "score": "Score texts: one row out for each row in.",
@@ -96,6 +96,7 @@ def _run() -> int:
         click.echo("\nInterrupted. What was finished is kept: repeat the command to continue.", err=True)
         return 130
     except Terminated:
+        ignore_sigterm()
         click.echo("\nTerminated. What was finished is kept: repeat the command to continue.", err=True)
         return EXIT_CODE
     except PawnError as error:

@@ -30,3 +30,11 @@ def raise_on_sigterm() -> None:
             raise Terminated("by SIGTERM")
 
     signal.signal(signal.SIGTERM, handle)
+
+
+def ignore_sigterm() -> None:
+    """For a process that is about to exit with `EXIT_CODE`.
+
+    The interpreter gives signals back to the system as it ends, and another one would end it with another code.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
