@@ -64,7 +64,7 @@ def sources(documents: Sequence[Document]) -> list[int]:
     """The source of each document as a number: equal numbers, one source.
 
     Documents with the same `group`, the same text or the same opening are one source, near-duplicates are
-    (`detect.near_duplicates`), and so is any chain of them. About 0.3 ms a document.
+    (`detect.near_duplicates`), and so is any chain of them.
     """
     sets = DisjointSets(len(documents))
     first_with: dict[tuple[str, str], int] = {}

@@ -41,6 +41,28 @@ input_options = all_of(
     ),
 )
 
+label_option = click.option("--label-column", default="label", show_default=True, help="0 or human, 1 or machine.")
+
+cache_option = click.option("--cache", default=None, metavar="DIR", help="Feature cache.  [default: under $PAWN_HOME]")
+
+resamples_option = click.option(
+    "--resamples", type=click.IntRange(min=100), default=1000, show_default=True, help="Of the bootstrap."
+)
+
+
+def rates_option(default: tuple[float, ...], explanation: str) -> Callable[[Command], Command]:
+    """The option that names false-positive rates, each with what it is for."""
+    return click.option(
+        "--fpr",
+        "fprs",
+        multiple=True,
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        default=default,
+        show_default=True,
+        help=explanation,
+    )
+
+
 device_option = click.option(
     "--device", default=None, callback=_known_device, help="cpu or cuda.  [default: cuda when there is one]"
 )
@@ -110,6 +132,15 @@ observer_option = click.option(
     help="Second language model of the same vocabulary, for detectors that compare two; @20 is the backbone itself "
     "read out after its layer 20.",
 )
+
+ready_options = all_of(
+    label_option,
+    input_options,
+    click.option("--backbone", default=None, help="Language model.  [default: the one that a detector was trained on]"),
+    observer_option,
+    cache_option,
+)
+"""How detectors that are ready read labelled texts."""
 
 layers_option = click.option(
     "--layers",

@@ -328,10 +328,9 @@ def _running(
             run.end("FAILED", time.monotonic() - begun, error)
             raise
         run.end("FINISHED", time.monotonic() - begun, None)
-    except Exception:
-        raise
-    except BaseException as error:  # interrupted by a person, or terminated (`pipelines.termination`), even at its end
-        run.end("KILLED", time.monotonic() - begun, error)
+    except BaseException as error:
+        if not run.ended:  # interrupted by a person, or terminated (`pipelines.termination`), even at its end
+            run.end("KILLED", time.monotonic() - begun, error)
         raise
 
 

@@ -2,13 +2,13 @@
 
 import click
 
-from pipelines.options import cache_directory, progress_option, tracking_options
+from pipelines.options import cache_directory, cache_option, progress_option, tracking_options
 
 
 @click.command()
 @click.argument("config", metavar="CONFIG")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder for scores, tables and pictures.")
-@click.option("--cache", default=None, metavar="DIR", help="Feature cache.  [default: under $PAWN_HOME]")
+@cache_option
 @click.option("--device", default=None, help="cpu or cuda.  [default: cuda when there is one]")
 @progress_option
 @tracking_options

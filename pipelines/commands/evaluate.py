@@ -6,10 +6,11 @@ import click
 
 from pipelines.options import (
     cache_directory,
-    input_options,
     model_options,
-    observer_option,
     progress_option,
+    rates_option,
+    ready_options,
+    resamples_option,
     tracking_options,
 )
 
@@ -38,21 +39,9 @@ from pipelines.options import (
     metavar="FILE",
     help="Labelled texts that fix the thresholds.  [default: each detector's own calibration]",
 )
-@click.option("--label-column", default="label", show_default=True, help="0 or human, 1 or machine.")
-@input_options
-@click.option("--backbone", default=None, help="Language model.  [default: the one that a detector was trained on]")
-@observer_option
-@click.option("--cache", default=None, metavar="DIR", help="Feature cache.  [default: under $PAWN_HOME]")
-@click.option(
-    "--fpr",
-    "fprs",
-    multiple=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=(0.001, 0.01, 0.05),
-    show_default=True,
-    help="False-positive rate that figures are given at; repeat for more.",
-)
-@click.option("--resamples", type=click.IntRange(min=100), default=1000, show_default=True, help="Of the bootstrap.")
+@ready_options
+@rates_option((0.001, 0.01, 0.05), "False-positive rate that figures are given at; repeat for more.")
+@resamples_option
 @model_options
 @progress_option
 @tracking_options

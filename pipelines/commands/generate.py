@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from pipelines.options import device_option, input_options, progress_option
+from pipelines.options import device_option, input_options, label_option, progress_option
 
 
 @click.command()
@@ -12,7 +12,7 @@ from pipelines.options import device_option, input_options, progress_option
     "--data", "inputs", multiple=True, required=True, metavar="FILE", help="Labelled texts; human ones give subjects."
 )
 @click.option("-o", "--output", required=True, metavar="FILE", help="Parquet file of the texts.")
-@click.option("--label-column", default="label", show_default=True, help="0 or human, 1 or machine.")
+@label_option
 @input_options
 @click.option("--model", default="smollm2-135m", show_default=True, help="Causal language model that writes.")
 @click.option(

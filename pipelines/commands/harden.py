@@ -6,15 +6,8 @@ from typing import Any
 import click
 
 from detect.catalog import trainable_names
-from pipelines.commands.train import data_options, naming_options, run_options
-from pipelines.options import (
-    codec_option,
-    layers_option,
-    model_options,
-    names_between_commas,
-    observer_option,
-    strength_options,
-)
+from pipelines.commands.train import data_options, training_options
+from pipelines.options import names_between_commas, strength_options
 
 
 def _settings(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
@@ -90,14 +83,7 @@ def _settings(context: click.Context, parameter: click.Parameter, values: Sequen
     callback=_settings,
     help="A setting of the detector's recipe, as 'pawn train DETECTOR' has it (epochs=4); repeat for more.",
 )
-@click.option("--cache", default=None, metavar="DIR", help="Feature cache.  [default: under $PAWN_HOME]")
-@click.option("--backbone", default="smollm2-135m", show_default=True, help="Language model.")
-@layers_option
-@observer_option
-@codec_option
-@naming_options
-@model_options
-@run_options
+@training_options
 def command(output: str, shown: bool | None, **options: Any) -> int:
     """Train a detector on attacked texts of both classes, and show what that changed.
 

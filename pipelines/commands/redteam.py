@@ -4,7 +4,16 @@ from typing import Any
 
 import click
 
-from pipelines.options import cache_directory, device_option, input_options, progress_option, tracking_options
+from pipelines.options import (
+    cache_directory,
+    cache_option,
+    device_option,
+    input_options,
+    label_option,
+    progress_option,
+    resamples_option,
+    tracking_options,
+)
 
 
 @click.command()
@@ -110,11 +119,11 @@ from pipelines.options import cache_directory, device_option, input_options, pro
     metavar="NAME",
     help="A detector of 'pawn train' that is trained anew on texts before and after; repeat for more.",
 )
-@click.option("--cache", default=None, metavar="DIR", help="Feature cache.  [default: under $PAWN_HOME]")
-@click.option("--label-column", default="label", show_default=True, help="0 or human, 1 or machine.")
+@cache_option
+@label_option
 @input_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Of prompts, drawing and training.")
-@click.option("--resamples", type=click.IntRange(min=100), default=1000, show_default=True, help="Of the bootstrap.")
+@resamples_option
 @device_option
 @progress_option
 @tracking_options

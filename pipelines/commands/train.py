@@ -8,9 +8,11 @@ import click
 from detect.catalog import ENTRIES, TEXT, CatalogEntry
 from pipelines.options import (
     all_of,
+    cache_option,
     codec_option,
     device_option,
     input_options,
+    label_option,
     layers_option,
     model_options,
     names_between_commas,
@@ -40,7 +42,7 @@ data_options = all_of(
         help="Labelled texts: a file, folder or glob that 'pawn score' would read; repeat for more.",
     ),
     click.option("-o", "--output", required=True, metavar="DIR", help="Folder for the trained detector."),
-    click.option("--label-column", default="label", show_default=True, help="0 or human, 1 or machine."),
+    label_option,
     input_options,
 )
 naming_options = all_of(
@@ -62,9 +64,8 @@ naming_options = all_of(
 )
 run_options = all_of(progress_option, register_option, tracking_options)
 
-feature_options = all_of(
-    data_options,
-    click.option("--cache", default=None, metavar="DIR", help="Feature cache.  [default: under $PAWN_HOME]"),
+training_options = all_of(
+    cache_option,
     click.option("--backbone", default="smollm2-135m", show_default=True, help="Language model."),
     layers_option,
     observer_option,
@@ -73,6 +74,7 @@ feature_options = all_of(
     model_options,
     run_options,
 )
+feature_options = all_of(data_options, training_options)
 text_options = all_of(data_options, naming_options, run_options)
 
 epochs = click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="At most this many.")
