@@ -52,10 +52,11 @@ class Benchmark:
         Folds that share a training follow one another, so it is done once.
         """
         for seed in self.config.seeds:
+            recipes = [contender.recipe(self.corpora.backbone, seed) for contender in self.config.detectors]
             for protocol in sorted(self.config.protocols, key=PROTOCOLS.index):
                 for fold in self._folds(protocol, seed):
-                    for contender in self.config.detectors:
-                        yield fold, contender, seed, self._file(fold, contender, seed)
+                    for contender, recipe in zip(self.config.detectors, recipes, strict=True):
+                        yield fold, contender, seed, self._file(fold, contender, recipe, seed)
 
     def _folds(self, protocol: str, seed: int) -> Iterator[Fold]:
         corpora = self.corpora
@@ -117,13 +118,13 @@ class Benchmark:
         self._fitted[contender.label] = fold, seed, detector
         return detector
 
-    def _file(self, fold: Fold, contender: Contender, seed: int) -> Path:
+    def _file(self, fold: Fold, contender: Contender, recipe: Mapping[str, Any], seed: int) -> Path:
         """Its name tells all that decides its content, so another configuration never finds it by mistake."""
         keys = self.corpora.data.corpus.keys
         what = {
             "features": dict(self.identity),
             "name": contender.name,
-            "settings": dict(contender.settings),
+            "recipe": dict(recipe),
             "seed": seed,
             "prefix": fold.prefix,
             **{
@@ -160,7 +161,7 @@ def run_benchmark(
         every = {**config.corpora, **config.only_learnt}
         for path in (path for paths in every.values() for path in paths):
             run.dataset(path, "benchmark")
-        corpora = LabelledCorpora.load(every, extractor, store, rows_line)
+        corpora = LabelledCorpora.load(every, extractor, store, rows_line, config.share)
         for status, count in corpora.left_out.items():
             say(f"{count:,} rows are left out: {status}")
         benchmark = Benchmark(config, corpora, folder, identity)

@@ -29,6 +29,7 @@ class BenchmarkConfig:
         max_length: tokens of a text that are read.
         fprs: false-positive rates that figures are given at.
         resamples: of the bootstrap by source.
+        share: of the sources of every corpus that is used, where all would take too long.
     """
 
     name: str
@@ -42,6 +43,7 @@ class BenchmarkConfig:
     max_length: int = 512
     fprs: tuple[float, ...] = (0.001, 0.01, 0.05)
     resamples: int = 1000
+    share: float = 1.0
 
     @classmethod
     def read(cls, path: Path) -> "BenchmarkConfig":
@@ -95,6 +97,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "seeds": ("a list of whole numbers from 0", _list_of(lambda seed: type(seed) is int and seed >= 0)),
     "fprs": ("a list of rates between 0 and 1", _list_of(lambda fpr: type(fpr) is float and 0 < fpr < 1)),
     "max_length": ("a whole number from 16", lambda value: type(value) is int and value >= 16),
+    "share": ("a number above 0, at most 1", lambda value: type(value) in (int, float) and 0 < value <= 1),
     "resamples": ("a whole number from 100", lambda value: type(value) is int and value >= 100),
 }
 """What each field must be, in words and as a check."""

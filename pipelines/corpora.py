@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from features.documents import Document, Status, text_status
+from detect.splits import uniform
+from features.documents import Document, Status, text_key, text_status
 from features.errors import UsageError
 from pipelines import formats
 from pipelines.formats import Record
@@ -34,7 +35,8 @@ class CorpusOptions:
 
     `carry` names the columns to take along to the results (`("*",)`: all but text and id); one with the name
     of a result column gets the suffix `_input`. `labelled` reads label, domain, generator, attack and group
-    too. `input_format` (one of `FORMATS`) overrules extensions.
+    too. `input_format` (one of `FORMATS`) overrules extensions. `share` of the sources are read, the same ones every
+    time: rows of one group go together, others each by its text.
     """
 
     text_column: str = "text"
@@ -43,8 +45,11 @@ class CorpusOptions:
     labelled: bool = False
     label_column: str = "label"
     input_format: str | None = None
+    share: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UsageError(f"expected a share of the sources above 0 and at most 1, got {self.share}")
         if self.input_format is not None and self.input_format not in FORMATS:
             raise UsageError(f"unknown input format {self.input_format!r}; known are {', '.join(FORMATS)}")
 
@@ -132,7 +137,15 @@ class Corpus:
             InputError: if a file is damaged.
             UsageError: if `labelled` and a row has no valid label.
         """
-        return itertools.islice(itertools.chain.from_iterable(map(_Layout.rows, self._tables)), start, None)
+        rows: Iterator[Row] = itertools.chain.from_iterable(map(_Layout.rows, self._tables))
+        if self._options.share < 1:
+            rows = filter(self._drawn, rows)
+        return itertools.islice(rows, start, None)
+
+    def _drawn(self, row: Row) -> bool:
+        """Whether a row is of the share that is read."""
+        source = row.document.group or (text_key(row.document.text) if row.status is Status.OK else row.document.id)
+        return uniform(f"share:{source}", 0) < self._options.share  # not the numbers that splits are drawn by
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Figures, tables and plots are made of judgements (`pipelines/figures.py`), and s
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,12 @@ class LabelledCorpora:
         extractor: Extractor,
         store: FeatureStore,
         progress: RowsProgress = lambda rows, total, tokens: None,
+        share: float = 1.0,
     ) -> "LabelledCorpora":
         """Extract what is missing of labelled files, by the name of the corpus that they make up.
 
-        A text that several corpora hold belongs to the first; one with both labels to none.
+        A text that several corpora hold belongs to the first; one with both labels to none. Of the sources of each,
+        `share` are used.
 
         Raises:
             InputError: when no row can be used.
@@ -67,7 +69,7 @@ class LabelledCorpora:
         left_out = {"repeated": 0, "with both labels": 0}
         both: set[str] = set()
         for name, paths in files.items():
-            with Corpus.open([str(path) for path in paths], CorpusOptions(labelled=True)) as corpus:
+            with Corpus.open([str(path) for path in paths], CorpusOptions(labelled=True, share=share)) as corpus:
                 data, summary = load_training_data(corpus, extractor, store, corpus.count_rows(), progress)
             for status, count in summary.by_status.items():
                 if status != "ok":
@@ -145,6 +147,20 @@ class Contender:
                 "'pawn evaluate' judges it on texts that you know to be others"
             )
 
+    def recipe(self, backbone: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """All that it learns by, whether written in a configuration or a default of this version; JSON-able.
+
+        Args:
+            backbone: of the features.
+            seed: of the training.
+        """
+        if self.name in text_names():
+            return asdict(text_recipe(self.name, seed=seed, **self.settings))
+        if self.name not in trainable_names():
+            return {}
+        make = maker(self.name, seed=seed, **self.settings)
+        return _recipe_of(make(DetectorCard(name=self.label, backbone=dict(backbone))))
+
     def fitted(self, corpora: LabelledCorpora, fold: Fold, seed: int, progress: Progress) -> Detector | TextDetector:
         """The detector trained for a fold; a class of one's own is asked to learn, a zero-shot one has nothing to."""
         if self.name in text_names():
@@ -161,6 +177,13 @@ class Contender:
         if reads_text(ready):
             return ready.fit(texts_of(corpora, fold.train), texts_of(corpora, fold.validation))
         return ready.fit(corpora.data.part(fold.train), corpora.data.part(fold.validation))
+
+
+def _recipe_of(detector: object) -> dict[str, Any]:
+    """The recipe of an unfitted detector and of its members, where it has some."""
+    config = getattr(detector, "config", None)
+    members = [_recipe_of(member) for member in getattr(detector, "members", ())]
+    return (asdict(config) if is_dataclass(config) else {}) | {"members": members}  # type: ignore[arg-type]  # "type[DataclassInstance]"
 
 
 def texts_of(corpora: LabelledCorpora, indices: np.ndarray) -> LabelledTexts:

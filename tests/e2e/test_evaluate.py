@@ -182,6 +182,20 @@ def test_a_benchmark_judges_every_detector_by_every_protocol_and_keeps_it(toy: T
     assert pl.read_parquet(out / "judgements.parquet").equals(judged)
 
 
+def test_a_benchmark_of_a_share_judges_that_share(toy: Toy, config: Path, pawn: Pawn) -> None:
+    content = yaml.safe_load(config.read_text()) | {"protocols": ["domain"], "detectors": ["log-likelihood"]}
+    config.write_text(yaml.safe_dump(content))
+    benchmark(pawn, toy, config)
+    whole = pl.read_parquet(config.parent / "out" / "judgements.parquet")
+    config.write_text(yaml.safe_dump(content | {"share": 0.5}))
+    result = benchmark(pawn, toy, config)
+    assert result.code == 0, result.err
+    part = pl.read_parquet(config.parent / "out" / "judgements.parquet")
+    assert set(part["id"]) < set(whole["id"])
+    config.write_text(yaml.safe_dump(content | {"share": 2}))
+    assert "share: expected a number above 0, at most 1, got 2" in benchmark(pawn, toy, config).err
+
+
 def test_a_benchmark_is_a_run_with_a_child_for_each_cell(toy: Toy, config: Path, pawn: Pawn, run_store: str) -> None:
     from mlflow import MlflowClient
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from detect.splits import split_groups
 from features.documents import Status
 from features.errors import InputError, UsageError
 from pipelines.corpora import Corpus, CorpusOptions, Row
@@ -379,3 +380,27 @@ def test_labelled_tables_need_the_label_column_and_text_files_have_none(tmp_path
 def test_an_invalid_row_among_labelled_ones_has_no_label(tmp_path):
     rows = read(written(tmp_path / "a.jsonl", '{"text": "t", "label": 1}\n{"te\n'), labelled=True)
     assert [(row.status, row.document.label) for row in rows] == [(Status.OK, 1), (Status.INVALID_ROW, None)]
+
+
+def test_a_share_is_of_whole_sources_and_the_same_every_time(tmp_path):
+    rows = [
+        {"text": f"text {number} of a corpus", "label": number % 2, "pair_id": None if number >= 300 else number // 2}
+        for number in range(600)
+    ]
+    path = written(tmp_path / "pairs.jsonl", "\n".join(map(json.dumps, rows)))
+    some, again, more = (read(path, labelled=True, share=share) for share in (0.2, 0.2, 0.5))
+    assert ids(some) == ids(again)
+    assert set(ids(some)) < set(ids(more))
+    assert 60 < len(some) < 180
+    groups = [row.document.group for row in some if row.document.group is not None]
+    assert groups
+    assert all(groups.count(group) == 2 for group in groups)
+    # Splits are drawn by the same texts: a share that used the same numbers would lie in one part of them.
+    alone = [row.document for row in some if row.document.group is None]
+    assert len(set(split_groups(alone, {"train": 0.5, "test": 0.5}, 0))) == 2
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, -0.1])
+def test_a_share_that_cannot_be_is_an_error(share):
+    with pytest.raises(UsageError, match=f"above 0 and at most 1, got {share}"):
+        CorpusOptions(share=share)

@@ -1,5 +1,6 @@
 """Detectors that read texts as contenders of a benchmark."""
 
+import json
 from typing import Any, cast
 
 import numpy as np
@@ -34,3 +35,17 @@ def test_a_contender_that_reads_texts_is_trained_on_the_texts_of_the_fold_with_i
 def test_a_setting_that_cannot_be_is_refused_before_the_benchmark() -> None:
     with pytest.raises(UsageError, match="lora cannot be trained like that: expected epochs of at least 1, got 0"):
         Contender("x", "lora", {"epochs": 0}).check()
+
+
+def test_the_recipe_of_a_contender_holds_defaults_and_what_its_members_learn_by() -> None:
+    backbone = {"hidden_size": 8}
+    plain = Contender("x", "lightgbm").recipe(backbone, 3)
+    assert plain == Contender("x", "lightgbm", {"prefixes": plain["prefixes"]}).recipe(backbone, 3)
+    assert plain != Contender("x", "lightgbm", {"prefixes": plain["prefixes"] + 1}).recipe(backbone, 3)
+    assert plain["seed"] == 3
+    ensemble = Contender("x", "ensemble", {"members": ["lightgbm", "log-likelihood"]}).recipe(backbone, 3)
+    assert ensemble["members"][0] == plain
+    words = Contender("x", "tfidf", {"vocabulary": 30}).recipe(backbone, 3)
+    assert (words["kind"], words["config"]["vocabulary"]) == ("tfidf", 30)
+    assert json.loads(json.dumps([plain, ensemble, words]))
+    assert Contender("x", "log-likelihood").recipe(backbone, 3) == {}
