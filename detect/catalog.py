@@ -105,7 +105,7 @@ ENTRIES = (
         "bilinear", "linear", STATES, "ours", "linear in hidden states' means and covariances with metrics", True
     ),
     CatalogEntry("pawn-ensemble", "ensemble", STATES, PAWN, "bilinear, half of PAWN, half of lightgbm: our best", True),
-    CatalogEntry("ensemble", "ensemble", "what its members read", "Wolpert 1992", "any of the above, weighed", True),
+    CatalogEntry("ensemble", "ensemble", "what its members read", "Wolpert 1992", "any of the others, weighed", True),
     CatalogEntry(
         "tfidf", "tfidf", TEXT, "Solaiman et al. 2019, 1908.09203", "logistic regression on words and characters", True
     ),
@@ -124,10 +124,14 @@ KINDS = {
     "tfidf": "detect.tfidf:TfidfDetector.load",
     "encoder": "detect.finetuned:FineTunedEncoder.load",
     "lora": "detect.lora:LabelSupervisedLM.load",
+    "text-member": "detect.text_member:TextMember.load",
 }
 """What reads a folder whose `detector.json` is of a kind. Cards name kinds only: data never names code to import."""
 
-_TAKES: dict[str, Set[str]] = {"encoder": {"device"}, "lora": {"device", "say"}}
+_TAKES: dict[str, Set[str]] = {
+    "encoder": {"device"},
+    **{kind: {"device", "say"} for kind in ("lora", "ensemble", "text-member")},
+}
 """What the readers of some kinds take beside the folder."""
 
 
@@ -326,8 +330,8 @@ def maker(name: str, *, seed: int = 0, **settings: Any) -> "Callable[[DetectorCa
     """
     if name in text_names():
         raise UsageError(
-            f"detector {name} reads the text itself and learns from no features: 'pawn train {name}' makes one alone, "
-            "and an ensemble cannot have it as a member"
+            f"detector {name} reads the text itself and learns from no features: 'pawn train {name}' makes one, and "
+            "'pawn train ensemble' one beside others"
         )
     kinds = {entry.name: entry.kind for entry in ENTRIES if entry.trainable and entry.reads != TEXT}
     if name not in kinds:
@@ -361,12 +365,11 @@ def _linear(name: str, seed: int, settings: Mapping[str, Any]) -> "Callable[[Det
 
 
 def _ensemble(name: str, seed: int, settings: Mapping[str, Any]) -> "Callable[[DetectorCard], TrainableDetector]":
-    from detect.ensemble import EnsembleDetector, recipe
+    from detect.ensemble import EnsembleDetector, member_maker, recipe
 
     config = recipe(name, seed=seed, **settings)
     for member in config.members:
-        if member not in untrained_names():
-            maker(member, seed=seed, **config.recipes.get(member, {}))  # refused now, not when the first is fitted
+        member_maker(member, config)  # refused now, not when the first is fitted
     return lambda card: EnsembleDetector.new(card, config)
 
 

@@ -4,12 +4,14 @@ Fitted weights are a logistic regression's, none below 0. Members learn from the
 validation part, so that a member that learnt its texts by heart gains none by it. Members that stop early look at the
 validation part too: a little of it is used twice. A weight below 0 would read a member backwards, which is right for
 the texts fitted on and wrong for others; it is 0.
+
+Members that read texts are given the texts that the features were computed of (`detect/text_member.py`).
 """
 
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +20,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from cache.loader import LabelledCorpus
-from detect.catalog import KINDS, maker, read_detector, untrained, untrained_names
+from detect.catalog import KINDS, maker, read_detector, text_names, untrained, untrained_names
 from detect.linear import Weights, weights_from_bytes
 from detect.measures import auroc
 from detect.protocol import (
@@ -32,6 +34,8 @@ from detect.protocol import (
     write_card,
 )
 from detect.tabular import balanced_weights, standardisation
+from detect.text_member import KIND as TEXT_MEMBER
+from detect.text_member import TextMember
 from detect.trained import DetectorCard, Progress, TrainableDetector, read_weights, scores_of, sha256, silent
 from features.errors import DetectorError
 from features.token_features import TokenFeatures
@@ -54,9 +58,10 @@ class EnsembleConfig:
             scores count by their shares: on texts like those trained on, the member that knows them best would get
             nearly all the weight, and it need not be the one that knows others.
         shares: how much members count under "fixed", by name; 1 for those not named.
-        recipes: settings of members' own recipes, by name.
+        recipes: settings of members' own recipes, by name: of `detect.catalog.maker`, and of
+            `detect.text_recipes.text_recipe` for those that read texts.
         inverse_penalty: scikit-learn's C, the inverse of the L2 penalty on fitted weights.
-        seed: of every member.
+        seed: of every member whose recipe has none of its own.
 
     Raises:
         ValueError: when there are too few members, one twice, an ensemble, a recipe or share of none of them, no such
@@ -136,7 +141,7 @@ class EnsembleDetector:
     @classmethod
     def new(cls, card: DetectorCard, config: EnsembleConfig) -> Self:
         """An unfitted ensemble with unfitted members."""
-        return cls(card, config, [_new_member(name, config, card) for name in config.members])
+        return cls(card, config, [member_maker(name, config)(card) for name in config.members])
 
     @property
     def name(self) -> str:
@@ -204,8 +209,12 @@ class EnsembleDetector:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @classmethod
-    def load(cls, directory: Path) -> Self:
+    def load(cls, directory: Path, **options: Any) -> Self:
         """Read what `save` wrote.
+
+        Args:
+            directory: what it was saved to.
+            options: `device` and `say` of `detect.catalog.load_detector`, for members that know them.
 
         Raises:
             DetectorError: when a file is missing, of another kind or format, or not what was saved.
@@ -220,7 +229,7 @@ class EnsembleDetector:
         card.check_metrics(source)
         if len(folders) != len(config.members):
             raise DetectorError(f"{source} has folders of {len(folders)} members, expected {len(config.members)}")
-        members = [_load_member(directory, folder, hashed) for folder, hashed in folders]
+        members = [_load_member(directory, folder, hashed, options) for folder, hashed in folders]
         content = read_weights(directory / WEIGHTS_FILE, expected)
         return cls(card, config, members, weights_from_bytes(content, len(members), directory / WEIGHTS_FILE))
 
@@ -286,22 +295,33 @@ def fixed_weights(table: np.ndarray, shares: np.ndarray) -> Weights:
     return Weights(mean, scale, shares / (spread if spread > 1e-9 else 1.0), np.zeros(1))  # members may cancel out
 
 
-def _new_member(name: str, config: EnsembleConfig, card: DetectorCard) -> Detector:
+def member_maker(name: str, config: EnsembleConfig) -> Callable[[DetectorCard], Detector]:
+    """What makes an unfitted member from the card of its ensemble; its recipe is checked now.
+
+    Raises:
+        UsageError: when no detector has that name, or a setting of its recipe cannot be.
+    """
     if name in untrained_names():
-        return untrained(name)
-    make = maker(name, seed=config.seed, **config.recipes.get(name, {}))
-    return make(DetectorCard(name=name, backbone=card.backbone))
+        return lambda card: untrained(name)
+    settings = {"seed": config.seed, **config.recipes.get(name, {})}
+    if name in text_names():
+        from detect.text_recipes import text_recipe  # loads the code of every kind, which scoring has no use for
+
+        text_recipe(name, **settings)
+        return lambda card: TextMember.new(name, settings, card.backbone)
+    make = maker(name, **settings)
+    return lambda card: make(DetectorCard(name=name, backbone=card.backbone))
 
 
-def _load_member(directory: Path, folder: str, expected: str) -> Detector:
+def _load_member(directory: Path, folder: str, expected: str, options: Mapping[str, Any]) -> Detector:
     if not MEMBER_FOLDER.fullmatch(folder):
         raise DetectorError(f"{directory / CARD_FILE} names member folder {folder!r}, expected a place and a name")
     path = directory / MEMBERS_FOLDER / folder
     if read_card(path).get("kind") == KIND:
         raise DetectorError(f"{path} is an ensemble; members are of the kinds {', '.join(set(KINDS) - {KIND})}")
-    member = read_detector(path)
+    member = read_detector(path, **options)
     if reads_text(member):
-        raise DetectorError(f"{path} is a detector that reads texts; members of an ensemble read features")
+        raise DetectorError(f"{path} is a detector of texts by itself, expected one of kind {TEXT_MEMBER!r} around it")
     if (found := _identity(member)) != expected:
         raise DetectorError(
             f"{path} holds a member with hash {found}, {CARD_FILE} of the ensemble says {expected}; train it again"

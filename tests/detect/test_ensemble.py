@@ -241,10 +241,12 @@ def test_an_ensemble_inside_an_ensemble_is_refused(fitted: EnsembleDetector, tmp
         EnsembleDetector.load(tmp_path)
 
 
-def test_a_detector_of_texts_inside_an_ensemble_is_refused(fitted: EnsembleDetector, tmp_path: Path) -> None:
+def test_a_bare_detector_of_texts_inside_an_ensemble_is_refused(fitted: EnsembleDetector, tmp_path: Path) -> None:
     fitted.save(tmp_path)
     words = TfidfDetector("words")
     words.fit(make_texts(16), make_texts(8, seed=1))
     words.save(tmp_path / "members" / "1-lightgbm")
-    with pytest.raises(DetectorError, match="1-lightgbm is a detector that reads texts; members of an ensemble read"):
+    with pytest.raises(
+        DetectorError, match="1-lightgbm is a detector of texts by itself, expected one of kind 'text-member'"
+    ):
         EnsembleDetector.load(tmp_path)
