@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -18,6 +18,9 @@ from features.backbone import load_tokenizer
 from features.errors import BackboneError, DetectorError
 from features.registry import resolve
 from features.token_features import TokenFeatures
+
+if TYPE_CHECKING:
+    from detect.text_recipes import TextRecipe
 
 KIND = "text-member"
 TOKENIZER_FILE = "tokenizer.json"
@@ -79,6 +82,13 @@ class TextMember:
         return self.card.name
 
     @property
+    def config(self) -> "TextRecipe":
+        """The recipe of `fit`, with its defaults."""
+        from detect.text_recipes import text_recipe  # loads the code of every kind, which scoring has no use for
+
+        return text_recipe(**self.card.training["recipe"])
+
+    @property
     def detector(self) -> TrainableTextDetector:
         """What reads the texts; DetectorError before `fit`."""
         return self._fitted()[1]
@@ -90,10 +100,8 @@ class TextMember:
             DetectorError: when the tokenizer of the features cannot be had, or nothing can be learnt from these texts.
             BackboneError: when the base model of the detector cannot be had.
         """
-        from detect.text_recipes import text_recipe  # loads the code of every kind, which scoring has no use for
-
         tokenizer = _tokenizer_of(self.card) if self._tokenizer is None else self._tokenizer
-        recipe = text_recipe(**self.card.training["recipe"])
+        recipe = self.config
         detector = recipe.new(self.name)
         parts = (_labelled_texts(tokenizer, part) for part in (train, validation))
         recipe.fit(detector, *parts, progress=progress)
