@@ -212,6 +212,11 @@ class Limits:
 
     "Usual" is the range that the human continuations and those of the generator before its tuning span.
 
+    The limits of order and coherence lie about halfway between human continuations and controls that
+    `benchmarks.fluency` makes: with one word in ten displaced, order falls to 0.76 of the human value; in texts that
+    the untuned generator draws at temperature 1, which are as likely and as orderly as human ones but stray, coherence
+    falls to 0.74 of it.
+
     Attributes:
         perplexity: most that a perplexity may be of the highest usual one.
         perplexity_floor: least that it may be of the lowest usual one: below, texts are stuck in a few phrases.
