@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from detect.adversarial.catalog import DETECTOR, attack_entry
-from detect.catalog import load_detector, maker, text_names
+from detect.catalog import maker, text_names
 from detect.splits import sources, split_groups
 from detect.text_recipes import text_recipe
 from detect.trained import Progress, silent
@@ -20,23 +20,15 @@ from pipelines.attack_run import headline, recorded_stress
 from pipelines.attack_subjects import CALIBRATION, JUDGED, Subjects, stratified
 from pipelines.attacked_texts import Attacker, TextSet, text_sets
 from pipelines.corpora import Corpus
-from pipelines.fitting import (
-    SPLIT,
-    TrainedDetector,
-    check_output,
-    finish,
-    fit_calibrated,
-    training_record,
-)
+from pipelines.fitting import SPLIT, TrainedDetector, check_output, finish
 from pipelines.hardening_learner import Version, Workshop, open_workshop
 from pipelines.hardening_report import write_hardening_report
-from pipelines.options import cache_directory
+from pipelines.hardening_training import Trainer
 from pipelines.protocols import attack_name
 from pipelines.robustness import StressTest
 from pipelines.robustness_figures import robustness_table
 from pipelines.robustness_report import write_robustness_report
-from pipelines.scorers import AnyScorer, LanguageModels, scorer_of
-from pipelines.scoring import ScoringSettings
+from pipelines.scorers import AnyScorer, LanguageModels
 from pipelines.text_training import checkpoint_folder
 from pipelines.tracking import UNTRACKED, Run, Tracker
 from pipelines.training import TrainingRequest
@@ -132,48 +124,29 @@ class Hardening:
     run: Run
     parts: np.ndarray = field(init=False)
     attacker: Attacker = field(init=False)
+    trainer: Trainer = field(init=False)
 
     def __post_init__(self) -> None:
         self.parts = np.array(split_groups(self.workshop.documents, SPLIT, self.request.seed))
         backbone = self.request.attacker or self.request.backbone
         folder = self.request.report / "attacked"
         self.attacker = Attacker(folder, lambda: self.models.backbone(backbone), backbone, self.request.seed)
+        kept = self.request.report / "detectors"
+        self.trainer = Trainer(self.request, kept, self.workshop, self.models, self.say, self.progress)
 
     def train(self, name: str, versions: Sequence[Version], run: Run) -> tuple[TrainedDetector, AnyScorer]:
-        """A detector trained on the documents and some versions, saved among the report, and what scores by it."""
+        """A detector trained on the documents and some versions, and what scores by it; see `Trainer.train`."""
         learner = self.workshop.learner(self.request.called, versions)
         if name == BEFORE:
             learner = replace(learner, not_shown=frozenset(np.flatnonzero(self.is_output).tolist()))
-        shown = len(learner.documents) - len(learner.not_shown)
-        self.say(f"Training {name}: {shown:,} texts, {len(learner.origins):,} attacked versions of them")
-        detector = learner.new()
-        calibration = fit_calibrated(
-            learner,
-            detector,
-            self.workshop.facts,
-            seed=self.request.seed,
-            left_out_domains=self.request.calibration == "left-out-domains",
-            progress=self.progress,
-            run=run,
-        )
-        training_record(detector)["hardening"] = {
+        record = {
             "attacks": list(self.request.attacks) if versions else [],
             "held_out": list(self.request.hold_out),
             "strengths": self.request.strengths,
             "attacked_texts": len(learner.origins),
             "round": name,
         }
-        trained = TrainedDetector(detector, calibration, self.workshop.codec)
-        folder = self.request.report / "detectors" / name.replace(" ", "-")
-        trained.save(folder)
-        settings = ScoringSettings(
-            backbone=self.request.backbone,
-            max_length=self.request.max_length,
-            cache=cache_directory(self.request.cache),
-            device=self.request.device,
-            normalise=False,  # the defence is a column of its own
-        )
-        return trained, scorer_of(load_detector(str(folder)), settings, self.models, self.request.observer)
+        return self.trainer.train(name, learner, record, run)
 
     def static_versions(self) -> list[Version]:
         """Attacked versions of clean training and validation texts by attacks that need no detector."""

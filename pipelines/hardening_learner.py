@@ -1,7 +1,7 @@
 """Training on documents and on attacked versions of them, whatever the detector reads."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -24,7 +24,7 @@ from pipelines.fitting import BandScores, DetectorFacts, Learner, Trainable
 from pipelines.options import cache_directory
 from pipelines.scorers import LanguageModels
 from pipelines.text_training import TextLearner, checkpoint_folder, load_texts
-from pipelines.training import FeatureLearner, Maker, TrainingRequest, layers_read
+from pipelines.training import FeatureLearner, Maker, TrainingRequest, layers_read, recipe_record
 from pipelines.training_data import RowsProgress, TrainingData, backbone_record, corpora_record, load_training_data
 
 D = TypeVar("D", bound=Trainable)
@@ -93,6 +93,11 @@ class Workshop(Protocol):
         ...
 
     @property
+    def recipe_record(self) -> Mapping[str, Any]:
+        """The whole recipe behind the detector's name."""
+        ...
+
+    @property
     def documents(self) -> Sequence[Document]:
         """Each text once."""
         ...
@@ -140,6 +145,11 @@ class FeatureWorkshop:
         return self.store.codec
 
     @property
+    def recipe_record(self) -> Mapping[str, Any]:
+        """The whole recipe."""
+        return recipe_record(self.make, self.facts)
+
+    @property
     def documents(self) -> Sequence[Document]:
         """Each text once."""
         return self.data.documents
@@ -167,6 +177,11 @@ class TextWorkshop:
     say: Callable[[str], None]
     failed: int
     codec: Codec | None = None
+
+    @property
+    def recipe_record(self) -> Mapping[str, Any]:
+        """The whole recipe."""
+        return asdict(self.recipe)
 
     def learner(self, name: str, versions: Sequence[Version]) -> HardenedLearner[Any]:
         """What learns from the documents and from versions of them."""

@@ -38,8 +38,8 @@ PROBED = 32
 """Training prompts on which DPO's generator is looked at after each epoch."""
 
 RUN_FILE, CURVE_FILE, ADAPTER = "run.json", "curve.json", "adapter"
-SEEDS = {"train-before": 1, "train-after": 1, "heldout-before": 3, "heldout-after": 3}
-"""Added to ten times the seed: texts before and after are drawn alike. Further drawings take those from 4 on."""
+DRAWINGS = {"train-before": 1, "train-after": 1, "heldout-before": 3, "heldout-after": 3}
+"""Numbers of the drawings of a run: texts before and after are drawn alike. Further ones are numbered from 4 on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ class RedTeam:
                 self.policy.tokenizer,
                 prompts,
                 self.request.sampling,
-                _drawing_seed(name, self.request.seed),
+                drawing_seed(name, self.request.seed),
                 lambda done, total: self.steps(f"texts written ({name})", done, total),
             )
         write_texts(self.path(name), kind, prompts, found)
@@ -268,9 +268,10 @@ def more_drawings(drawings: int) -> list[str]:
     return [f"train-drawing{number}" for number in range(2, drawings + 1)]
 
 
-def _drawing_seed(name: str, seed: int) -> int:
-    number = SEEDS.get(name) or 2 + int(name.removeprefix("train-drawing"))
-    return seed * 10 + number
+def drawing_seed(name: str, seed: int) -> int:
+    """The seed of a drawing of a run of this seed, by the name of the set of texts; no other run's drawing has it."""
+    number = DRAWINGS.get(name) or 2 + int(name.removeprefix("train-drawing"))
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
 
 
 def prepare(request: RedTeamRequest, say: Say, steps: Steps) -> RedTeam:

@@ -1,5 +1,6 @@
 """Continuations before and after a fine-tuning -> detection by every detector, quality of text, and new detectors."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,16 @@ from cache.codec_catalog import AUTO, codec_named
 from cache.store import FeatureStore
 from detect.adversarial.generation import Continuation
 from detect.adversarial.prompts import Prompt
-from detect.adversarial.quality import MeaningEncoder, Quality, distinct, perplexity, repetition
+from detect.adversarial.quality import (
+    MeaningEncoder,
+    Quality,
+    disordered,
+    distinct,
+    mean_surprisal,
+    perplexity,
+    repetition,
+    word_order,
+)
 from detect.trained import silent
 from features.backbone import Backbone
 from features.documents import Document
@@ -110,13 +120,19 @@ def quality(
         human: the texts are the human continuations themselves.
     """
     words, wholes, beginnings = [t.text for t in texts], [t.whole for t in texts], [p.text for p in prompts]
+    salad = [
+        f"{prompt} {disordered(text, seed)}" for seed, (prompt, text) in enumerate(zip(beginnings, words, strict=True))
+    ]
+    surprisal = mean_surprisal(reference, wholes, beginnings)
     return Quality(
-        perplexity=perplexity(reference, wholes, beginnings),
+        perplexity=math.exp(surprisal),
         judge_perplexity=None if judge is None else perplexity(judge, wholes, beginnings),
+        order=word_order(surprisal, mean_surprisal(reference, salad, beginnings)),
         distinct_1=distinct(words, 1),
         distinct_2=distinct(words, 2),
         distinct_3=distinct(words, 3),
         repetition=repetition(words),
+        coherence=encoder.coherence(words),
         similarity=None if human else encoder.similarity(words, [prompt.human for prompt in prompts]),
         words=float(np.mean([len(text.split()) for text in words])),
         unscored=unscored,

@@ -26,10 +26,12 @@ FIGURES = ("auroc", "real_tpr@1%", "real_tpr@5%")
 QUALITY_NAMES = {
     "perplexity": "perplexity (untuned generator)",
     "judge_perplexity": "perplexity (judge)",
+    "order": "surprisal saved by word order",
     "distinct_1": "distinct-1",
     "distinct_2": "distinct-2",
     "distinct_3": "distinct-3",
     "repetition": "repeated 4-grams",
+    "coherence": "likeness of a text's halves",
     "similarity": "similarity to the human continuation",
     "words": "words a text",
     "unscored": "without a score",
@@ -89,14 +91,17 @@ def report_text(team: RedTeam, result: "RedTeamResult") -> str:
         "![scores](plots/scores.png)",
         "## Quality of text",
         f"Similarity of meaning is the mean cosine of sentence vectors; continuations of different prompts have "
-        f"{result.chance:.3f}.",
+        f"{result.chance:.3f}. Word order saves the share by which the words as written are less surprising than the "
+        "same words shuffled: much in prose, nothing in word salad, however rare the words are. The likeness of a "
+        "text's halves is the cosine between its first and its second half: low where it loses its thread.",
         quality_table(result.qualities),
         f"Rule: a detector is evaded when its AUROC falls by {limits.auroc:g} or more while the texts keep within "
         f"limits: perplexity at most {limits.perplexity:g} times the higher of human and before, at least "
-        f"{limits.perplexity_floor:g} times the lower; repeated 4-grams at most {limits.repetition:g} above the "
-        f"higher; distinct-2 at least {limits.distinct:g} times the lower; similarity at most "
-        f"{limits.similarity:g} below that before; words at least {limits.words:g} times the lower; at most "
-        f"{limits.unscored:.0%} without a score. "
+        f"{limits.perplexity_floor:g} times the lower; surprisal saved by word order at least {limits.order:g} times "
+        f"the lower; likeness of a text's halves at least {limits.coherence:g} times the lower; repeated 4-grams at "
+        f"most {limits.repetition:g} above the higher; distinct-2 at least {limits.distinct:g} times the lower; "
+        f"similarity at most {limits.similarity:g} below that before; words at least {limits.words:g} times the lower; "
+        f"at most {limits.unscored:.0%} without a score. "
         "Else the text became rubbish.",
         "## Training",
         "![curves](plots/curves.png)",

@@ -186,10 +186,15 @@ def run_training(
 
 def _settings(request: TrainingRequest, make: Maker, facts: DetectorFacts) -> dict[str, Any]:
     """The resolved configuration: what was asked for, and the whole recipe behind the detector's name."""
-    recipe = getattr(make(DetectorCard(name=facts.name, backbone=facts.backbone)), "config", None)
     asked = asdict(request)
     own = asked.pop("settings")
-    return asked | {"recipe": own | (asdict(recipe) if is_dataclass(recipe) else {})}  # type: ignore[arg-type]  # "type[DataclassInstance]"
+    return asked | {"recipe": own | recipe_record(make, facts)}
+
+
+def recipe_record(make: Maker, facts: DetectorFacts) -> dict[str, Any]:
+    """The whole recipe of a maker; empty where its detectors have none."""
+    recipe = getattr(make(DetectorCard(name=facts.name, backbone=facts.backbone)), "config", None)
+    return asdict(recipe) if is_dataclass(recipe) else {}  # type: ignore[arg-type]  # "type[DataclassInstance]"
 
 
 def layers_read(request: TrainingRequest, backbone: Backbone) -> Sequence[int]:

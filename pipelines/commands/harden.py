@@ -90,8 +90,8 @@ def command(output: str, shown: bool | None, **options: Any) -> int:
     DETECTOR is a recipe of 'pawn train'. It is trained twice on the same split: before, on the texts alone, and after,
     on attacked versions of the training texts too. Both are judged on clean texts, on attacks seen in training and on
     attacks held out, side by side, in OUTPUT-report/hardening.md. With --rounds above 1, attacks that query a detector
-    are made against the newest one before each training. The detector is saved as 'pawn train' does; attacked texts
-    and scores are kept, so a stopped command repeats its trainings alone.
+    are made against the newest one before each training. The detector is saved as 'pawn train' does; attacked texts,
+    scores and trained detectors are kept: a stopped command that is repeated goes on where it was.
 
     \b
     Example:  pawn harden lightgbm --data mine.parquet --attacks homoglyph,word --hold-out-attacks synonym -o hard

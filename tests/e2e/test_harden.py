@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from detect.splits import split_groups
 from features.documents import Document, text_key
 from pipelines.fitting import SPLIT
+from pipelines.hardening_training import Trainer
 from tests.e2e.conftest import Pawn
 from tests.e2e.runs import Result, Toy, labelled_rows, naive_auroc, write_jsonl
 
@@ -111,6 +112,54 @@ def test_a_repeated_hardening_attacks_and_scores_nothing_again(toy: Toy, labelle
     assert {path: path.stat().st_mtime_ns for path in made} == made
     assert {path for folder in ("attacked", "scores") for path in (report / folder).iterdir()} == set(made)
     assert (report / "hardening.md").read_text() == text
+
+
+def trainings(monkeypatch: pytest.MonkeyPatch, *, stop_at: int = 0) -> list[str]:
+    """The names of the trainings that begin from now on; that of this number is stopped as it begins."""
+    begun: list[str] = []
+    fit = Trainer._fit
+
+    def counted(trainer: Trainer, learner: Any, record: Any, *rest: Any) -> None:
+        begun.append(record["round"])
+        if len(begun) == stop_at:
+            raise KeyboardInterrupt
+        fit(trainer, learner, record, *rest)
+
+    monkeypatch.setattr(Trainer, "_fit", counted)
+    return begun
+
+
+@pytest.mark.parametrize("name", ["logistic", "tfidf"])
+def test_a_stopped_hardening_trains_only_what_is_not_trained(toy: Toy, labelled: Path, pawn: Pawn, name: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        begun = trainings(patch, stop_at=2)
+        assert harden(pawn, toy, labelled, *SEEN, name=name).code != 0
+        assert begun == ["before", "after"]
+    with pytest.MonkeyPatch.context() as patch:
+        begun = trainings(patch)
+        resumed = harden(pawn, toy, labelled, *SEEN, name=name)
+        assert (resumed.code, begun) == (0, ["after"]), resumed.err
+        assert "Training before is done already" in resumed.err
+        again = harden(pawn, toy, labelled, *SEEN, name=name)
+        assert (again.code, begun) == (0, ["after"]), again.err
+
+
+def test_what_would_be_another_detector_is_trained_anew(
+    toy: Toy, labelled: Path, pawn: Pawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = trainings(monkeypatch)
+    for change, expected in (
+        ((), 2),
+        (("--limit", 3), 2),  # of the judging alone
+        (("--set", "vocabulary=50"), 4),
+        (("--copies", 2), 5),  # nothing new for the detector before
+        (("--seed", 1), 7),
+    ):
+        result = harden(pawn, toy, labelled, *SEEN, *change)
+        assert (result.code, len(begun)) == (0, expected), (change, result.err)
+    lines = labelled.read_text().splitlines(keepends=True)
+    labelled.write_text("".join([lines[0].replace("Case 0", "Case 1000"), *lines[1:]]))
+    assert (harden(pawn, toy, labelled, *SEEN).code, len(begun)) == (0, 9)
 
 
 def test_rounds_attack_the_newest_detector(toy: Toy, labelled: Path, pawn: Pawn) -> None:

@@ -11,10 +11,13 @@ from detect.adversarial.quality import (
     Limits,
     MeaningEncoder,
     Quality,
+    disordered,
     distinct,
     judge,
+    mean_surprisal,
     perplexity,
     repetition,
+    word_order,
 )
 from features.backbone import Backbone
 from features.errors import BackboneError
@@ -66,6 +69,24 @@ def test_perplexity_of_nothing_is_nan(backbone: Backbone):
     assert math.isnan(perplexity(backbone, ["The river"], ["The river"]))
 
 
+def test_perplexity_is_the_exponential_of_mean_surprisal(backbone: Backbone):
+    texts, prompts = ["The river ran past the mill.", "She wrote that"], ["The river", "She"]
+    assert perplexity(backbone, texts, prompts) == math.exp(mean_surprisal(backbone, texts, prompts))
+
+
+def test_disordered_text_has_the_same_words_with_their_punctuation():
+    text = "He came, saw, and won; then he left."
+    assert sorted(disordered(text, 3).split()) == sorted(text.split())
+    assert disordered(text, 3) == disordered(text, 3) != text
+    assert disordered("", 3) == ""
+
+
+def test_word_order_is_the_share_of_surprisal_that_it_saves():
+    assert word_order(3.0, 6.0) == 0.5
+    assert word_order(6.0, 6.0) == 0.0
+    assert math.isnan(word_order(math.nan, 6.0))
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> MeaningEncoder:
     return MeaningEncoder.load(str(write_tiny_encoder(tmp_path_factory.mktemp("e") / "encoder")), device="cpu")
@@ -75,6 +96,13 @@ def test_the_same_text_means_the_same(encoder: MeaningEncoder):
     texts = ["The river ran past the old mill.", "It is colder in the north."]
     assert_allclose(encoder.similarity(texts, texts), 1.0, rtol=1e-6)
     assert encoder.similarity(texts, texts[::-1]) < 1.0
+
+
+def test_coherence_is_the_likeness_of_the_halves_of_each_text(encoder: MeaningEncoder):
+    assert_allclose(encoder.coherence(["The river ran The river ran", " it  is it is "]), 1.0, rtol=1e-6)
+    odd = encoder.similarity(["The river"], ["ran past it"])
+    assert_allclose(encoder.coherence(["The river ran past it"]), odd, rtol=1e-6)
+    assert_allclose(encoder.coherence(["The river ran past it", "alone", ""]), odd / 3, rtol=1e-5)
 
 
 def test_vectors_are_means_of_unit_length_whatever_the_company(encoder: MeaningEncoder):
@@ -93,8 +121,8 @@ def test_an_encoder_that_is_not_there_is_an_error(tmp_path: Path):
         MeaningEncoder.load(str(tmp_path / "nowhere"))
 
 
-HUMAN = Quality(40.0, None, 0.6, 0.9, 0.95, 0.01, None, 50.0, 0.0)
-BEFORE = Quality(10.0, None, 0.5, 0.8, 0.9, 0.03, 0.5, 48.0, 0.0)
+HUMAN = Quality(40.0, None, 0.4, 0.6, 0.9, 0.95, 0.01, 0.5, None, 50.0, 0.0)
+BEFORE = Quality(10.0, None, 0.6, 0.5, 0.8, 0.9, 0.03, 0.4, 0.5, 48.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +135,11 @@ BEFORE = Quality(10.0, None, 0.5, 0.8, 0.9, 0.03, 0.5, 48.0, 0.0)
         ({"perplexity": 59.9}, 0.3, "evaded", ""),
         ({"perplexity": 4.9}, 0.3, "rubbish", "perplexity is 4.9, below 5"),
         ({"perplexity": math.nan}, 0.3, "rubbish", "perplexity is nan, above 60"),
+        ({"order": 0.339}, 0.3, "rubbish", "share of surprisal saved by word order is 0.339, below 0.34"),
+        ({"order": 0.341}, 0.3, "evaded", ""),
+        ({"coherence": 0.339}, 0.3, "rubbish", "likeness of a text's halves is 0.339, below 0.34"),
+        ({"coherence": 0.341}, 0.3, "evaded", ""),
+        ({"coherence": math.nan}, 0.0, "resisted-rubbish", "likeness of a text's halves is nan, below 0.34"),
         ({"repetition": 0.081}, 0.3, "rubbish", "repetition is 0.081, above 0.08"),
         ({"distinct_2": 0.63}, 0.3, "rubbish", "distinct-2 is 0.63, below 0.64"),
         ({"similarity": 0.39}, 0.3, "rubbish", "similarity of meaning is 0.39, below 0.4"),
