@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -91,6 +91,14 @@ class DetectorCard:
                 f"detector {self.name} reads {len(self.metric_names)} metrics a token, the features have "
                 f"{metric_count}; extract them with this version"
             )
+
+
+def recipe_of(detector: object) -> dict[str, Any]:
+    """All that an unfitted detector will learn by, defaults included; of an ensemble each member's too."""
+    config = getattr(detector, "config", None)
+    own = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
+    members = [recipe_of(member) for member in getattr(detector, "members", ())]
+    return own | ({"member_recipes": members} if members else {})
 
 
 @runtime_checkable

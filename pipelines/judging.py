@@ -4,7 +4,7 @@ Figures, tables and plots are made of judgements (`pipelines/figures.py`), and s
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from detect.catalog import load_detector, maker, text_names, trainable_names
 from detect.protocol import Detector, LabelledTexts, TextDetector, needs_hidden, needs_observer, reads_text
 from detect.splits import sources
 from detect.text_recipes import text_recipe
-from detect.trained import DetectorCard, Progress, scores_of, streamed_scores
+from detect.trained import DetectorCard, Progress, recipe_of, scores_of, streamed_scores
 from features.documents import Document, canonical_text
 from features.errors import InputError, UsageError
 from features.extractor import Extractor
@@ -159,7 +159,7 @@ class Contender:
         if self.name not in trainable_names():
             return {}
         make = maker(self.name, seed=seed, **self.settings)
-        return _recipe_of(make(DetectorCard(name=self.label, backbone=dict(backbone))))
+        return recipe_of(make(DetectorCard(name=self.label, backbone=dict(backbone))))
 
     def fitted(self, corpora: LabelledCorpora, fold: Fold, seed: int, progress: Progress) -> Detector | TextDetector:
         """The detector trained for a fold; a class of one's own is asked to learn, a zero-shot one has nothing to."""
@@ -177,13 +177,6 @@ class Contender:
         if reads_text(ready):
             return ready.fit(texts_of(corpora, fold.train), texts_of(corpora, fold.validation))
         return ready.fit(corpora.data.part(fold.train), corpora.data.part(fold.validation))
-
-
-def _recipe_of(detector: object) -> dict[str, Any]:
-    """The recipe of an unfitted detector and of its members, where it has some."""
-    config = getattr(detector, "config", None)
-    members = [_recipe_of(member) for member in getattr(detector, "members", ())]
-    return (asdict(config) if is_dataclass(config) else {}) | {"members": members}  # type: ignore[arg-type]  # "type[DataclassInstance]"
 
 
 def texts_of(corpora: LabelledCorpora, indices: np.ndarray) -> LabelledTexts:

@@ -1,7 +1,7 @@
 """Labelled files -> a trained, calibrated detector of features in a folder."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from cache.codec_catalog import codec_named
 from cache.store import FeatureStore
 from detect.catalog import ENTRIES, LAYERS, TWO_MODELS, maker
-from detect.trained import DetectorCard, Progress, TrainableDetector, band_scores, silent
+from detect.trained import DetectorCard, Progress, TrainableDetector, band_scores, recipe_of, silent
 from features.backbone import Backbone
 from features.documents import Document
 from features.errors import UsageError
@@ -193,8 +193,7 @@ def _settings(request: TrainingRequest, make: Maker, facts: DetectorFacts) -> di
 
 def recipe_record(make: Maker, facts: DetectorFacts) -> dict[str, Any]:
     """The whole recipe of a maker; empty where its detectors have none."""
-    recipe = getattr(make(DetectorCard(name=facts.name, backbone=facts.backbone)), "config", None)
-    return asdict(recipe) if is_dataclass(recipe) else {}  # type: ignore[arg-type]  # "type[DataclassInstance]"
+    return recipe_of(make(DetectorCard(name=facts.name, backbone=facts.backbone)))
 
 
 def layers_read(request: TrainingRequest, backbone: Backbone) -> Sequence[int]:

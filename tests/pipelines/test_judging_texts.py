@@ -44,10 +44,10 @@ def test_the_recipe_of_a_contender_holds_defaults_and_what_its_members_learn_by(
     assert plain != Contender("x", "lightgbm", {"prefixes": plain["prefixes"] + 1}).recipe(backbone, 3)
     assert plain["seed"] == 3
     ensemble = Contender("x", "ensemble", {"members": ["lightgbm", "log-likelihood"]}).recipe(backbone, 3)
-    assert ensemble["members"][0] == plain
+    assert ensemble["member_recipes"] == [plain, {}]
     words = Contender("x", "tfidf", {"vocabulary": 30}).recipe(backbone, 3)
     assert (words["kind"], words["config"]["vocabulary"]) == ("tfidf", 30)
     mixed = Contender("x", "ensemble", {"members": ["lightgbm", "tfidf"], "recipes": {"tfidf": {"vocabulary": 30}}})
-    assert mixed.recipe(backbone, 3)["members"] == [plain, words | {"members": []}]
+    assert mixed.recipe(backbone, 3)["member_recipes"] == [plain, words]
     assert json.loads(json.dumps([plain, ensemble, words]))
     assert Contender("x", "log-likelihood").recipe(backbone, 3) == {}
