@@ -64,6 +64,7 @@ def render(folder: Path, benchmark: pl.DataFrame, attacks: pl.DataFrame, before:
         own=own_table(own),
         rivals=rivals_table(benchmark),
         attacks=attack_table(attacks, record["name"], before),
+        attacked_texts=attacks.filter(pl.col("detector") == record["name"])["machines"].max(),
     )
 
 
