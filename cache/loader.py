@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from cache.store import ROW_GROUP_DOCUMENTS, FeatureStore, read_row_groups
+from features.memory import release_freed
 from features.token_features import TokenFeatures
 
 BUFFER_GROUPS = 32
@@ -140,6 +141,7 @@ class CachedCorpus:
                 ahead.append(reader.submit(self._read, part))
                 if len(ahead) == 2:
                     yield ahead.popleft().result()  # kept by no name here: it is freed when its user drops it
+                    release_freed()
             while ahead:
                 yield ahead.popleft().result()
 

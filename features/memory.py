@@ -1,0 +1,32 @@
+"""What keeps a process from growing while it works on batches of ever other shapes."""
+
+import ctypes
+import os
+from functools import lru_cache
+
+KERNELS_KEPT = 64
+"""Compiled kernels that oneDNN keeps: those of a training step or of a batch's layers. Its default, 1,024, are mostly of
+shapes that do not come again, and take gigabytes."""
+
+
+def bound_kernel_cache() -> None:
+    """Let oneDNN, which multiplies bfloat16 matrices on a CPU, keep few kernels; it asks when it makes its first one.
+
+    Who has set `ONEDNN_PRIMITIVE_CACHE_CAPACITY` keeps it.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS_KEPT))
+
+
+def release_freed() -> None:
+    """Give freed memory back to the system, which the C library else keeps in pieces between what is still in use.
+
+    Some milliseconds; nothing where the C library is not glibc.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@lru_cache(maxsize=1)
+def _malloc_trim() -> "ctypes._NamedFuncPointer | None":
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
