@@ -5,8 +5,8 @@ import os
 from functools import lru_cache
 
 KERNELS_KEPT = 64
-"""Compiled kernels that oneDNN keeps: those of a training step or of a batch's layers. Its default, 1,024, are mostly of
-shapes that do not come again, and take gigabytes."""
+"""Compiled kernels that oneDNN keeps: those of a training step or of a batch's layers. Its default, 1,024, are mostly
+of shapes that do not come again, and take gigabytes."""
 
 
 def bound_kernel_cache() -> None:
