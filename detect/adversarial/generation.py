@@ -1,6 +1,7 @@
 """Prompts -> continuations: batched sampling from a causal language model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -108,8 +109,31 @@ def _continue(model: Any, prompts: Sequence[Prompt], settings: SamplingSettings)
         ids[row, longest - len(prompt.token_ids) :] = torch.tensor(prompt.token_ids)
         mask[row, longest - len(prompt.token_ids) :] = 1
     ends = _ends(model)
+    with _rows_in_one_piece(model.get_output_embeddings()):
+        drawn = _draw(model, ids, mask, ends, settings)
+    return [list(takewhile(lambda token: token not in ends, row)) for row in drawn[:, longest:].tolist()]
+
+
+@contextmanager
+def _rows_in_one_piece(head: torch.nn.Module) -> Iterator[None]:
+    """Give a vocabulary projection rows that lie side by side.
+
+    After the prompts, `generate` gives it the last of each row's positions, a view with gaps, for which torch copies the
+    weights once for each row: 8.7 GB and half a minute for 32 prompts and 150,000 tokens of vocabulary.
+    """
+    hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(),))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _draw(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, ends: Sequence[int], settings: SamplingSettings
+) -> torch.Tensor:
+    """Prompts (batch, longest) and what was drawn after them (batch, longest + drawn)."""
     # Whatever the model's own generation settings are (penalties, top-k), they are overruled.
-    drawn = model.generate(
+    return model.generate(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
         do_sample=True,
@@ -122,7 +146,6 @@ def _continue(model: Any, prompts: Sequence[Prompt], settings: SamplingSettings)
         max_new_tokens=settings.new_tokens,
         pad_token_id=ends[0] if ends else 0,
     )
-    return [list(takewhile(lambda token: token not in ends, row)) for row in drawn[:, longest:].tolist()]
 
 
 def _ends(model: Any) -> list[int]:

@@ -79,3 +79,14 @@ def test_progress_counts_texts(policy: Policy, prompts: list[Prompt]):
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str):
     with pytest.raises(UsageError, match=message):
         SamplingSettings(**settings)
+
+
+def test_the_vocabulary_projection_is_given_rows_in_one_piece(policy: Policy, prompts: list[Prompt]):
+    # From a view with gaps torch makes a copy of the weights for each row.
+    model: Any = policy.snapshot()
+    head, seen = model.get_output_embeddings(), []
+    kept = head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].is_contiguous()))
+    sample(model, policy.tokenizer, prompts, SETTINGS, seed=0)
+    kept.remove()
+    assert seen and all(seen)
+    assert not head._forward_pre_hooks
