@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 import transformers
 
+from detect.catalog import DEFAULT_BACKBONE
 from detect.protocol import needs_hidden, needs_observer
 from detect.two_models import TWO_MODELS, Binoculars, FastDetectGPTTwo, load_two_models
 from detect.zero_shot import FastDetectGPT, ZeroShot
@@ -23,8 +25,9 @@ from tests.features.tiny_models import SENTENCES, write_tiny_model
 
 
 def naive_probs(logits: list[float]) -> list[float]:
-    total = math.fsum(math.exp(x - max(logits)) for x in logits)
-    return [math.exp(x - max(logits)) / total for x in logits]
+    largest = max(logits)
+    total = math.fsum(math.exp(x - largest) for x in logits)
+    return [math.exp(x - largest) / total for x in logits]
 
 
 def naive_binoculars(observer: list[list[float]], performer: list[list[float]], targets: list[int]) -> float:
@@ -64,6 +67,27 @@ def test_scores_are_the_papers_from_the_logits_of_two_random_models(tmp_path: Pa
         assert binoculars[place] == pytest.approx(-naive_binoculars(others, own, targets), rel=1e-5)
         assert binoculars[place] != pytest.approx(-naive_binoculars(own, others, targets), rel=1e-2)
         assert curvature[place] == pytest.approx(naive_curvature(others, own, targets), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_scores_of_real_texts_are_the_papers_from_the_logits_of_two_real_models(
+    shared_data: Path, backbone_home: Path
+) -> None:
+    # The second is an early exit: it predicts the same vocabulary, and badly enough to tell the two roles apart.
+    files = resolve(DEFAULT_BACKBONE)
+    performer = Backbone.load(files, device="cpu", dtype=torch.float32)
+    extractor = Extractor(performer, max_length=24, observer=load_observer("@20", performer))
+    texts = pl.read_parquet(shared_data / "fastdetect_main.parquet")["text"].sample(2, seed=1).to_list()
+    documents = extractor.extract(["one", "two"], extractor.encode(texts))
+    model = transformers.AutoModelForCausalLM.from_pretrained(files.path, dtype=torch.float64).eval()
+    binoculars, curvature = Binoculars().score(documents), FastDetectGPTTwo().score(documents)
+    for place, found in enumerate(documents):
+        with torch.no_grad():
+            out = model(torch.from_numpy(found.token_ids).long()[None], output_hidden_states=True)
+            others = model.lm_head(model.model.norm(out.hidden_states[20]))[0].tolist()
+        own, targets = out.logits[0].tolist(), found.token_ids[1:].tolist()
+        assert binoculars[place] == pytest.approx(-naive_binoculars(others, own, targets), rel=1e-4)
+        assert curvature[place] == pytest.approx(naive_curvature(others, own, targets), rel=1e-3)
 
 
 def of_one_model_twice(number: int, label: int) -> TokenFeatures:

@@ -102,6 +102,20 @@ def naive_mean_rank(distributions, targets) -> float:
     return -sum(naive_rank(p, t) for p, t in zip(distributions, targets, strict=True)) / len(targets)
 
 
+def naive_mean_log_rank(distributions, targets) -> float:
+    return -sum(math.log(naive_rank(p, t)) for p, t in zip(distributions, targets, strict=True)) / len(targets)
+
+
+def naive_curvature(distributions, targets) -> float:
+    """Fast-DetectGPT's analytic statistic with one model."""
+    distance = variance = 0.0
+    for p, target in zip(distributions, targets, strict=True):
+        mean = sum(x * math.log(x) for x in p)
+        distance += math.log(p[target]) - mean
+        variance += sum(x * (math.log(x) - mean) ** 2 for x in p)
+    return distance / math.sqrt(variance)
+
+
 def naive_gltr(distributions, targets) -> float:
     return sum(naive_rank(p, t) <= 10 for p, t in zip(distributions, targets, strict=True)) / len(targets)
 
@@ -277,6 +291,8 @@ def test_statistics_of_real_texts_are_those_of_the_models_own_logits(shared_data
             "gltr": naive_gltr(distributions, targets),
             "log-likelihood": sum(log_probs) / len(log_probs),
             "lastde": naive_lastde(log_probs),
+            "log-rank": naive_mean_log_rank(distributions, targets),
+            "fast-detect-gpt": naive_curvature(distributions, targets),
         }
         for name, expected in twins.items():
             # float32 logits in another order of sums: near-ties swap a rank, a cosine may cross a bin's edge
