@@ -240,6 +240,18 @@ def trainable_names() -> list[str]:
     return [entry.name for entry in ENTRIES if entry.trainable]
 
 
+def reads(what: str, name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a detector, or a member where it is made of several, is one that the catalog says reads this.
+
+    Args:
+        what: `LAYERS`, `TWO_MODELS` or another of what entries read.
+        name: of the detector.
+        settings: of its recipe.
+    """
+    names = (name, *settings.get("members", ()))
+    return any(entry.reads == what for entry in ENTRIES if entry.name in names)
+
+
 def text_names() -> list[str]:
     """Trainable ones that read texts themselves, in the order of the catalog; `detect.text_recipes` makes them."""
     return [entry.name for entry in ENTRIES if entry.reads == TEXT]

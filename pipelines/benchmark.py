@@ -7,21 +7,18 @@ from typing import Any
 
 import polars as pl
 
-from cache.codec_catalog import codec_named
-from cache.store import FeatureStore
 from detect.protocol import Detector, TextDetector
 from detect.trained import Progress, silent
-from features.backbone import Backbone
 from features.errors import InputError
-from features.extractor import Extractor
-from features.registry import resolve
 from pipelines.benchmark_config import BenchmarkConfig
+from pipelines.benchmark_features import FeatureSource, Seen
 from pipelines.cells import cell_name, digest_of, publish_frame
 from pipelines.figures import figures_table
-from pipelines.judging import Contender, LabelledCorpora, judged
+from pipelines.judging import Contender, judged
 from pipelines.means import means_table, means_with_intervals
 from pipelines.protocols import PROTOCOLS, Fold, folds
 from pipelines.reports import headline, write_report
+from pipelines.scorers import LanguageModels
 from pipelines.tracking import UNTRACKED, Tracker
 from pipelines.training_data import RowsProgress
 
@@ -35,15 +32,15 @@ class Benchmark:
 
     Args:
         config: what is compared.
-        corpora: loaded by it.
         folder: of the output; a folder `judgements` in it holds a file for each fold and detector.
-        identity: of the features; judgements of others are other files.
+        plain: its documents with the features that most detectors read.
+        others: by label, the same documents as detectors see them that read more.
     """
 
     config: BenchmarkConfig
-    corpora: LabelledCorpora
     folder: Path
-    identity: Mapping[str, Any]
+    plain: Seen
+    others: Mapping[str, Seen]
     _fitted: dict[str, tuple[Fold, int, Detector | TextDetector]] = field(default_factory=dict)
 
     def cells(self) -> Iterator[tuple[Fold, Contender, int, Path]]:
@@ -52,14 +49,19 @@ class Benchmark:
         Folds that share a training follow one another, so it is done once.
         """
         for seed in self.config.seeds:
-            recipes = [contender.recipe(self.corpora.backbone, seed) for contender in self.config.detectors]
+            recipes = [
+                contender.recipe(self._seen(contender).corpora.backbone, seed) for contender in self.config.detectors
+            ]
             for protocol in sorted(self.config.protocols, key=PROTOCOLS.index):
                 for fold in self._folds(protocol, seed):
                     for contender, recipe in zip(self.config.detectors, recipes, strict=True):
                         yield fold, contender, seed, self._file(fold, contender, recipe, seed)
 
+    def _seen(self, contender: Contender) -> Seen:
+        return self.others.get(contender.label, self.plain)
+
     def _folds(self, protocol: str, seed: int) -> Iterator[Fold]:
-        corpora = self.corpora
+        corpora = self.plain.corpora
         return folds(
             corpora.data.documents, corpora.names, protocol, seed, self.config.only_learnt, numbers=corpora.sources
         )
@@ -77,12 +79,15 @@ class Benchmark:
         Args:
             say: told what a person should know.
             progress: told of trainings.
-            finished: given judgements and figures of each new cell.
+            finished: given judgements and figures of each cell, first of those kept.
         """
         cells = list(self.cells())
-        missing = [cell for cell in cells if not (cell[3].is_file() and self._figures_file(cell[3]).is_file())]
-        if len(missing) < len(cells):
-            say(f"{len(cells) - len(missing)} of {len(cells)} are judged already and kept")
+        kept = [path for *_, path in cells if path.is_file() and self._figures_file(path).is_file()]
+        missing = [cell for cell in cells if cell[3] not in kept]
+        if kept:
+            say(f"{len(kept)} of {len(cells)} are judged already and kept")
+        for path in kept:
+            finished(pl.read_parquet(path), pl.read_parquet(self._figures_file(path)))
         for place, (fold, contender, seed, path) in enumerate(missing, start=1):
             say(f"[{place}/{len(missing)}] {contender.label}, {fold.protocol}: {fold.held_out}, seed {seed}")
             try:
@@ -106,23 +111,25 @@ class Benchmark:
         return judgements.with_suffix(f".figures-{digest}.parquet")
 
     def _judged(self, fold: Fold, contender: Contender, seed: int, progress: Progress) -> pl.DataFrame:
+        if not len(fold.test):
+            raise InputError("no text is left to judge; give more texts, or a larger share of them")
         detector = self._trained(fold, contender, seed, progress)
-        return judged(self.corpora, fold, detector, contender.label, seed)
+        return judged(self._seen(contender).corpora, fold, detector, contender.label, seed)
 
     def _trained(self, fold: Fold, contender: Contender, seed: int, progress: Progress) -> Detector | TextDetector:
         """The detector of a cell: the one at hand if it was trained on the same texts with the same seed."""
         before = self._fitted.get(contender.label)
         if before is not None and before[1] == seed and before[0].same_training(fold):
             return before[2]
-        detector = contender.fitted(self.corpora, fold, seed, progress)
+        detector = contender.fitted(self._seen(contender).corpora, fold, seed, progress)
         self._fitted[contender.label] = fold, seed, detector
         return detector
 
     def _file(self, fold: Fold, contender: Contender, recipe: Mapping[str, Any], seed: int) -> Path:
         """Its name tells all that decides its content, so another configuration never finds it by mistake."""
-        keys = self.corpora.data.corpus.keys
+        keys = self.plain.corpora.data.corpus.keys
         what = {
-            "features": dict(self.identity),
+            "features": dict(self._seen(contender).identity),
             "name": contender.name,
             "recipe": dict(recipe),
             "seed": seed,
@@ -152,19 +159,15 @@ def run_benchmark(
     Raises:
         PawnError: for everything that can be wrong with corpora, backbone, detectors or the disk.
     """
-    files = resolve(config.backbone, progress=say)
-    extractor = Extractor(Backbone.load(files, device=device), max_length=config.max_length)
-    codec = codec_named(config.codec, files.weights_id)
-    store = FeatureStore(cache, extractor.fingerprint, codec)
-    identity = {"fingerprint": extractor.fingerprint.to_dict(), "codec": codec.name}
-    with tracker.run("benchmark", config.name, config.settings() | identity) as run:
+    source = FeatureSource(config, LanguageModels(device, say), cache, rows_line)
+    with tracker.run("benchmark", config.name, config.settings() | source.identity()) as run:
         every = {**config.corpora, **config.only_learnt}
         for path in (path for paths in every.values() for path in paths):
             run.dataset(path, "benchmark")
-        corpora = LabelledCorpora.load(every, extractor, store, rows_line, config.share)
-        for status, count in corpora.left_out.items():
+        plain = source.plain()
+        for status, count in plain.corpora.left_out.items():
             say(f"{count:,} rows are left out: {status}")
-        benchmark = Benchmark(config, corpora, folder, identity)
+        benchmark = Benchmark(config, folder, plain, source.others(plain, say))
 
         def finished(judgements: pl.DataFrame, figures: pl.DataFrame) -> None:
             cell = judgements.row(0, named=True)

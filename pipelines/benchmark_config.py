@@ -27,6 +27,8 @@ class BenchmarkConfig:
         backbone: language model whose features are read.
         codec: form of the hidden states in the cache.
         max_length: tokens of a text that are read.
+        observer: second language model, or "@20" for an early exit, for detectors that compare two; None: none does.
+        layers: whose hidden states detectors of several layers read; (): three, a third of the depth apart.
         fprs: false-positive rates that figures are given at.
         resamples: of the bootstrap by source.
         share: of the sources of every corpus that is used, where all would take too long.
@@ -41,6 +43,8 @@ class BenchmarkConfig:
     backbone: str = "smollm2-135m"
     codec: str = "auto"
     max_length: int = 512
+    observer: str | None = None
+    layers: tuple[int, ...] = ()
     fprs: tuple[float, ...] = (0.001, 0.01, 0.05)
     resamples: int = 1000
     share: float = 1.0
@@ -67,7 +71,7 @@ class BenchmarkConfig:
             wrong += [
                 f"only_learnt: {name} is judged too" for name in fields["only_learnt"] if name in fields["corpora"]
             ]
-        fields["detectors"] = _contenders(content.get("detectors"), wrong)
+        fields["detectors"] = _contenders(content.get("detectors"), fields.get("observer"), wrong)
         if wrong:
             raise UsageError(f"{path} is no benchmark that can be run:\n" + "\n".join(f"- {line}" for line in wrong))
         return cls(**fields)
@@ -97,6 +101,8 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "seeds": ("a list of whole numbers from 0", _list_of(lambda seed: type(seed) is int and seed >= 0)),
     "fprs": ("a list of rates between 0 and 1", _list_of(lambda fpr: type(fpr) is float and 0 < fpr < 1)),
     "max_length": ("a whole number from 16", lambda value: type(value) is int and value >= 16),
+    "observer": ("text", _text),
+    "layers": ("a list of whole numbers from 1", _list_of(lambda layer: type(layer) is int and layer >= 1)),
     "share": ("a number above 0, at most 1", lambda value: type(value) in (int, float) and 0 < value <= 1),
     "resamples": ("a whole number from 100", lambda value: type(value) is int and value >= 100),
 }
@@ -131,7 +137,7 @@ def _corpora(field_name: str, given: object, folder: Path, wrong: list[str]) -> 
     return found
 
 
-def _contenders(given: object, wrong: list[str]) -> tuple[Contender, ...]:
+def _contenders(given: object, observer: str | None, wrong: list[str]) -> tuple[Contender, ...]:
     if not isinstance(given, list) or not given:
         wrong.append(f"detectors: expected a list of names, or of name, label and settings, got {given!r}")
         return ()
@@ -145,6 +151,11 @@ def _contenders(given: object, wrong: list[str]) -> tuple[Contender, ...]:
         contender = Contender(str(fields.get("label", name)), name, fields.get("settings") or {})
         try:
             contender.check()
+            if observer is None and contender.reads_observer():
+                wrong.append(
+                    f"detectors: {contender.name} compares two language models: name the second as observer, or "
+                    '"@LAYER" for an early exit of the backbone'
+                )
         except PawnError as error:
             wrong.append(f"detectors: {error}")
         found.append(contender)

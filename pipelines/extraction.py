@@ -37,6 +37,12 @@ def load_extractor(
     return Extractor(backbone, max_length=max_length, layers=layers, observer=second)
 
 
+def spread_layers(backbone: Backbone) -> list[int]:
+    """Three layers of a backbone, a third of its depth apart: for detectors of several layers when none are named."""
+    last = backbone.network.layer_count
+    return sorted({max(1, round(last * third / 3)) for third in (1, 2, 3)})
+
+
 @dataclass(slots=True)
 class Item:
     """One row on its way: its text is gone, what is needed of it is here."""

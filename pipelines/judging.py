@@ -13,7 +13,7 @@ import polars as pl
 
 from cache.loader import CachedCorpus
 from cache.store import FeatureStore
-from detect.catalog import load_detector, maker, text_names, trainable_names
+from detect.catalog import LAYERS, TWO_MODELS, load_detector, maker, reads, text_names, trainable_names, untrained_names
 from detect.protocol import Detector, LabelledTexts, TextDetector, needs_hidden, needs_observer, reads_text
 from detect.splits import sources
 from detect.text_recipes import text_recipe
@@ -123,12 +123,21 @@ class Contender:
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    def reads_layers(self) -> bool:
+        """Whether it, or a member, is made for hidden states of several layers."""
+        return reads(LAYERS, self.name, self.settings)
+
+    def reads_observer(self) -> bool:
+        """Whether it, or a member, compares two language models; a class of one's own is asked."""
+        if self.name in trainable_names():
+            return reads(TWO_MODELS, self.name, self.settings)
+        return needs_observer(load_detector(self.name).detector)
+
     def check(self) -> None:
         """Raise now rather than after hours when it cannot take part.
 
         Raises:
-            UsageError: when there is no such detector or setting, it was trained already, perhaps on these texts, or
-                it needs more than the features of one model.
+            UsageError: when there is no such detector or setting, or it was trained already, perhaps on these texts.
         """
         if self.name in trainable_names():
             (text_recipe if self.name in text_names() else maker)(self.name, **self.settings)
@@ -136,11 +145,6 @@ class Contender:
         if self.settings:
             raise UsageError(f"detector {self.name} is not trained and takes no settings, got {dict(self.settings)}")
         found = load_detector(self.name)
-        if needs_observer(found.detector):
-            raise UsageError(
-                f"detector {self.name} compares two language models, and a benchmark has the features of one; "
-                "'pawn evaluate' runs it"
-            )
         if found.calibration is not None:
             raise UsageError(
                 f"detector {self.name} was trained already, perhaps on the texts that it would be judged on here: "
@@ -156,8 +160,10 @@ class Contender:
         """
         if self.name in text_names():
             return asdict(text_recipe(self.name, seed=seed, **self.settings))
-        if self.name not in trainable_names():
+        if self.name in untrained_names():
             return {}
+        if self.name not in trainable_names():
+            return dict(load_detector(self.name).identity)  # of a class of one's own, the hash of its source
         make = maker(self.name, seed=seed, **self.settings)
         return recipe_of(make(DetectorCard(name=self.label, backbone=dict(backbone))))
 

@@ -8,14 +8,14 @@ import numpy as np
 
 from cache.codec_catalog import codec_named
 from cache.store import FeatureStore
-from detect.catalog import ENTRIES, LAYERS, TWO_MODELS, maker
+from detect.catalog import LAYERS, TWO_MODELS, maker, reads
 from detect.trained import DetectorCard, Progress, TrainableDetector, band_scores, recipe_of, silent
 from features.backbone import Backbone
 from features.documents import Document
 from features.errors import UsageError
 from features.registry import resolve
 from pipelines.corpora import Corpus
-from pipelines.extraction import load_extractor
+from pipelines.extraction import load_extractor, spread_layers
 from pipelines.extraction_run import features_record
 from pipelines.fitting import (
     BandScores,
@@ -117,8 +117,7 @@ class TrainingRequest(LabelledRequest):
 
     def reads(self, what: str) -> bool:
         """Whether the detector, or a member where it is made of several, is one that the catalog says reads this."""
-        names = (self.detector, *self.settings.get("members", ()))
-        return any(entry.reads == what for entry in ENTRIES if entry.name in names)
+        return reads(what, self.detector, self.settings)
 
     def check_observer(self) -> None:
         """Refuse members of two language models where no second one is named.
@@ -200,5 +199,4 @@ def layers_read(request: TrainingRequest, backbone: Backbone) -> Sequence[int]:
     """The layers whose hidden states a detector is to learn from; none for the last alone."""
     if request.layers or not request.reads(LAYERS):
         return request.layers
-    last = backbone.network.layer_count
-    return sorted({max(1, round(last * third / 3)) for third in (1, 2, 3)})
+    return spread_layers(backbone)

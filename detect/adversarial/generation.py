@@ -118,8 +118,8 @@ def _continue(model: Any, prompts: Sequence[Prompt], settings: SamplingSettings)
 def _rows_in_one_piece(head: torch.nn.Module) -> Iterator[None]:
     """Give a vocabulary projection rows that lie side by side.
 
-    After the prompts, `generate` gives it the last of each row's positions, a view with gaps, for which torch copies the
-    weights once for each row: 8.7 GB and half a minute for 32 prompts and 150,000 tokens of vocabulary.
+    After the prompts, `generate` gives it the last of each row's positions, a view with gaps, for which torch copies
+    the weights once for each row: 8.7 GB and half a minute for 32 prompts and 150,000 tokens of vocabulary.
     """
     hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(),))
     try:

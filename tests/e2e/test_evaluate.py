@@ -1,6 +1,7 @@
 """`pawn evaluate` and `pawn benchmark`: figures that the written scores give again, thresholds from other texts."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,48 @@ def test_a_benchmark_of_a_share_judges_that_share(toy: Toy, config: Path, pawn: 
     assert "share: expected a number above 0, at most 1, got 2" in benchmark(pawn, toy, config).err
 
 
+def test_a_benchmark_judges_detectors_of_two_models_and_of_several_layers(toy: Toy, config: Path, pawn: Pawn) -> None:
+    detectors = ["binoculars", "log-likelihood", {"name": "pawn-layers", "settings": {"epochs": 1}}, "logistic"]
+    more = {"protocols": ["in-domain"], "detectors": detectors, "observer": "@1", "layers": [1, 2]}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | more))
+    result = benchmark(pawn, toy, config)
+    assert result.code == 0, result.err
+    assert "Features of observer @1" in result.err
+    assert "Features of hidden states of layers 1, 2" in result.err
+    judged = pl.read_parquet(config.parent / "out" / "judgements.parquet")
+    ids = {name: frame["id"].to_list() for (name,), frame in judged.group_by("detector")}
+    assert set(ids) == {"binoculars", "log-likelihood", "pawn-layers", "logistic"}
+    assert len({tuple(found) for found in ids.values()}) == 1  # the same documents for all
+
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"layers": [2]}))
+    again = benchmark(pawn, toy, config)
+    assert "3 of 4 are judged already and kept" in again.err  # other layers, another detector
+
+
+def test_a_detector_of_ones_own_is_judged_anew_when_its_source_changes(
+    toy: Toy, config: Path, pawn: Pawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(config.parent)
+    more = {"protocols": ["in-domain"], "detectors": ["changing:Surprise"]}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | more))
+    scores = []
+    for source in (OWN, OWN.replace("-document", "document")):
+        (config.parent / "changing.py").write_text(source)
+        monkeypatch.delitem(sys.modules, "changing", raising=False)
+        result = benchmark(pawn, toy, config)
+        assert result.code == 0, result.err
+        scores.append(pl.read_parquet(config.parent / "out" / "judgements.parquet")["score"].to_list())
+    assert scores[1] == [-score for score in scores[0]]
+
+
+def test_a_fold_with_nothing_to_judge_is_told_and_left_out(toy: Toy, config: Path, pawn: Pawn) -> None:
+    write_jsonl(config.parent / "one.jsonl", labelled_rows()[:6])
+    more = {"protocols": ["in-domain", "domain"], "detectors": ["rank"], "corpora": {"one": "one.jsonl"}}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | more))
+    result = benchmark(pawn, toy, config)
+    assert "left out: no text is left to judge" in result.err
+
+
 def test_a_benchmark_is_a_run_with_a_child_for_each_cell(toy: Toy, config: Path, pawn: Pawn, run_store: str) -> None:
     from mlflow import MlflowClient
 
@@ -208,20 +251,20 @@ def test_a_benchmark_is_a_run_with_a_child_for_each_cell(toy: Toy, config: Path,
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert (len(parents), len(runs)) == (1, 3)
+    benchmark(pawn, toy, config, "--track", "--tracking-uri", run_store)  # all of it is kept, and still in the new run
+    assert len(client.search_runs([experiment.experiment_id])) == 2 * 3
     assert any(name.startswith("in-domain/buckets/auroc") for name in parents[0].data.metrics)
     kept = {item.path for item in client.list_artifacts(parents[0].info.run_id)}
     assert {"report.md", "judgements.parquet", "figures.csv", "plots"} <= kept
 
 
-def test_the_benchmark_of_this_repository_names_all_that_it_can_judge() -> None:
+def test_the_benchmark_of_this_repository_names_every_detector_and_protocol() -> None:
     path = REPOSITORY / "benchmarks" / "quality.yaml"
     if not (path.parent / "../../shared/data").is_dir():
         pytest.skip("the corpora are not beside this checkout")
     config = BenchmarkConfig.read(path)
     assert set(config.protocols) == set(PROTOCOLS)
-    of_features_of_other_kinds = {"binoculars", "fast-detect-gpt-2", "pawn-layers"}
-    expected = {entry.name for entry in ENTRIES} - of_features_of_other_kinds
-    assert {contender.name for contender in config.detectors} == expected
+    assert {contender.name for contender in config.detectors} == {entry.name for entry in ENTRIES}
 
 
 def test_everything_that_is_wrong_with_a_configuration_is_said_at_once(toy: Toy, tmp_path: Path, pawn: Pawn) -> None:
@@ -239,7 +282,7 @@ def test_everything_that_is_wrong_with_a_configuration_is_said_at_once(toy: Toy,
     for line in (
         f"- corpora: mine: no file {tmp_path / 'nowhere.parquet'}",
         "did you mean lightgbm?",
-        "detector binoculars compares two language models",
+        "binoculars compares two language models: name the second as observer",
         "detector pawn cannot be trained like that",
         "was trained already, perhaps on the texts that it would be judged on",
         "- protocols: expected a list of in-domain, corpus, domain",

@@ -88,5 +88,6 @@ def test_the_vocabulary_projection_is_given_rows_in_one_piece(policy: Policy, pr
     kept = head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].is_contiguous()))
     sample(model, policy.tokenizer, prompts, SETTINGS, seed=0)
     kept.remove()
-    assert seen and all(seen)
+    assert seen
+    assert all(seen)
     assert not head._forward_pre_hooks
