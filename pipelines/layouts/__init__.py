@@ -45,7 +45,15 @@ def files_of(card: DataCard, sources: Sequence[str]) -> SourceFiles:
     """
     if not card.files:
         raise InputError(f"the data card {card.name} has no 'files': it does not say which files to read")
-    return find_files(sources, card.files)
+    try:
+        return find_files(sources, card.files)
+    except InputError as error:
+        if card.layout != "one_form":
+            raise
+        raise InputError(
+            f"{error}; the card {card.name} is of a corpus in the one form already: for files as they come from their "
+            "source take the card of the release ('pawn data list')"
+        ) from error
 
 
 def rows_of(card: DataCard, files: SourceFiles) -> Iterator[Row]:

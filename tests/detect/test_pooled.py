@@ -3,12 +3,15 @@
 import math
 import statistics
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from cache.loader import CachedCorpus
 from cache.store import FeatureStore
+from detect.catalog import DEFAULT_BACKBONE
 from detect.pooled import (
     METRIC_COLUMNS,
     POOLINGS,
@@ -25,7 +28,10 @@ from detect.pooled import (
     rank_buckets,
     surprisal_diversity,
 )
+from features.backbone import Backbone
 from features.errors import CacheError
+from features.extractor import Extractor
+from features.registry import resolve
 from features.token_features import METRIC_NAMES, TokenFeatures
 from tests.cache.feature_makers import FINGERPRINT, documents
 from tests.detect.made_up import document
@@ -90,7 +96,10 @@ def naive_buckets(ranks: list[int]) -> dict[str, float]:
 
 @pytest.mark.parametrize("n_tokens", [14, 257])
 def test_pooled_metrics_are_those_of_plain_loops(n_tokens: int) -> None:
-    item = document(3, 0, n_tokens)
+    check_pooled_metrics(document(3, 0, n_tokens))
+
+
+def check_pooled_metrics(item: TokenFeatures) -> None:
     expected = naive_metrics(item)
     assert set(expected) == set(METRIC_COLUMNS)
     found = pooled_metrics(item)
@@ -100,7 +109,10 @@ def test_pooled_metrics_are_those_of_plain_loops(n_tokens: int) -> None:
 
 
 def test_surprisal_diversity_is_diveyes_ten_numbers() -> None:
-    item = document(5, 1, 40)
+    check_surprisal_diversity(document(5, 1, 40))
+
+
+def check_surprisal_diversity(item: TokenFeatures) -> None:
     surprisal = [-value for value in columns_of(item)["log_prob"]]
     mean, deviation, skewness, kurtosis = naive_moments(surprisal)
     first = naive_differences(surprisal)
@@ -113,6 +125,17 @@ def test_surprisal_diversity_is_diveyes_ten_numbers() -> None:
     ]
     assert len(SURPRISAL_COLUMNS) == 10
     np.testing.assert_allclose(surprisal_diversity(item), expected, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_vectors_of_real_texts_are_those_of_plain_loops(shared_data: Path, backbone_home: Path) -> None:
+    extractor = Extractor(Backbone.load(resolve(DEFAULT_BACKBONE), device="cpu"), max_length=64)
+    texts = pl.read_parquet(shared_data / "outfox.parquet")["text"].sample(3, seed=0).to_list()
+    for item in extractor.extract(["one", "two", "three"], extractor.encode(texts)):
+        check_pooled_metrics(item)
+        check_surprisal_diversity(item)
+        ranks = [round(math.exp(value)) for value in columns_of(item)["log_rank"]]
+        assert rank_buckets(item).tolist() == pytest.approx(list(naive_buckets(ranks).values()))
 
 
 def test_rank_buckets_end_at_10_100_and_1000() -> None:

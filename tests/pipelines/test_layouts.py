@@ -57,6 +57,11 @@ def test_both_labels_of_every_release_are_found_and_human_texts_have_no_generato
     assert all(text.split and text.pair_id and text.domain and text.attack for text in texts)
 
 
+def test_a_release_given_to_the_card_of_its_converted_corpus_is_told_of_the_other_card(tmp_path: Path):
+    with pytest.raises(InputError, match=r"none of its .* is named as the card says .*take the card of the release"):
+        read("detectrl", made.write_detectrl(tmp_path))
+
+
 # --- MAGE
 
 
