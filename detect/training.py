@@ -16,7 +16,7 @@ from detect.pawn_scoring import Precision, corpus_scores
 from detect.trained import Progress, silent
 from features.backbone import native_dtype
 from features.documents import MIN_TOKENS
-from features.memory import bound_kernel_cache
+from features.memory import prepare_memory
 from features.token_features import METRIC_NAMES, TokenFeatures
 
 
@@ -148,7 +148,7 @@ def fit_pawn(
         One record per epoch run.
     """
     rng = np.random.default_rng(config.seed)
-    bound_kernel_cache()
+    prepare_memory()
     generator = torch.Generator().manual_seed(config.seed)
     moments = _moments(train.corpus, rng)
     if not network.arguments["use_hidden"]:  # and so perhaps none were read

@@ -17,7 +17,7 @@ from features.causal_lm import CausalLM, TransformersLM
 from features.documents import TEXT_VERSION, canonical_text
 from features.errors import BackboneError, UsageError
 from features.llama import Llama
-from features.memory import bound_kernel_cache
+from features.memory import prepare_memory
 from features.metrics import METRIC_VERSION
 from features.registry import BackboneFiles
 
@@ -118,7 +118,7 @@ class Backbone:
             BackboneError: when the model cannot be loaded, looks ahead, or changes its logits after the
                 vocabulary projection.
         """
-        bound_kernel_cache()
+        prepare_memory()
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or native_dtype(device)
         plain = Llama.load(files.path, dtype) if device == "cpu" else None

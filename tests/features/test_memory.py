@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from features.memory import KERNELS_KEPT, bound_kernel_cache, release_freed
+from features.memory import KERNELS_KEPT, prepare_memory, release_freed
 
 GIVES_BACK = """
 import numpy as np
@@ -32,13 +32,18 @@ def test_what_is_freed_between_kept_pieces_goes_back_to_the_system() -> None:
     assert float(found.stdout) > 0.9
 
 
-def test_the_kernel_cache_is_bounded_unless_a_person_has_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
-    bound_kernel_cache()
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == str(KERNELS_KEPT)
-    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
-    bound_kernel_cache()
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+@pytest.mark.parametrize(
+    ("name", "value"), [("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS_KEPT)), ("THP_MEM_ALLOC_ENABLE", "1")]
+)
+def test_memory_is_prepared_unless_a_person_has_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.delenv(name, raising=False)
+    prepare_memory()
+    assert os.environ[name] == value
+    monkeypatch.setenv(name, "7")
+    prepare_memory()
+    assert os.environ[name] == "7"
 
 
 def test_giving_back_changes_nothing_that_is_in_use() -> None:
