@@ -12,7 +12,7 @@ import polars as pl
 from detect.calibration import Calibration
 from detect.splits import sources
 from features.documents import Document, Status
-from features.errors import InputError
+from features.errors import DetectorError, InputError
 from pipelines.corpora import Corpus, CorpusOptions
 from pipelines.figures import JUDGEMENT_SCHEMA, OWN_CALIBRATION, figures_table
 from pipelines.means import means_with_intervals
@@ -68,12 +68,14 @@ class Evaluation:
         figures: what `figures_table` makes of them.
         means: what `means_with_intervals` makes of both.
         unscored: rows without a score, by detector and status.
+        failed: why each detector that failed is left out of all of these.
     """
 
     judgements: pl.DataFrame
     figures: pl.DataFrame
     means: pl.DataFrame
     unscored: Mapping[str, Mapping[str, int]]
+    failed: Mapping[str, str]
 
 
 Progress = Callable[[str, int, int], None]
@@ -89,8 +91,11 @@ def run_evaluation(
 ) -> Evaluation:
     """Score, judge, write the report, record the run.
 
+    A detector that fails on the texts is told and left out, as long as another one does not.
+
     Raises:
-        PawnError: for everything that can be wrong with detectors, files or the disk.
+        DetectorError: when every detector fails.
+        PawnError: for everything else that can be wrong with detectors, files or the disk.
     """
     scorers = load_scorers(
         request.detectors,
@@ -108,23 +113,37 @@ def run_evaluation(
         for name in (*request.inputs, *request.calibrate_on):
             if Path(name).is_file():
                 run.dataset(Path(name), "calibration" if name in request.calibrate_on else "evaluation")
-        frames, unscored = [], {}
-        for name, scorer in scorers.items():
-            frame, missing = _judged(name, scorer, request, progress)
-            frames.append(frame)
-            if missing:
-                unscored[name] = dict(missing)
-                say(f"{name}: {missing.total():,} rows have no score: {dict(missing)}")
-            if not (frame["part"] == "calibration").any():
-                say(f"{name} has no calibration: give --calibrate-on for figures at fixed thresholds")
-        judgements = pl.concat(frames)
+        judgements, unscored, failed = _judged_by_each(scorers, request, say, progress)
         figures = figures_table(judgements, fprs=request.fprs, resamples=request.resamples)
         means = means_with_intervals(figures, judgements, fprs=request.fprs, resamples=request.resamples)
         written = write_report(judgements, figures, means, request.output, f"Evaluation: {', '.join(request.inputs)}")
         run.metrics(headline(means))
         for path in written:
             run.file(path, "plots" if path.parent.name == "plots" else "")
-    return Evaluation(judgements, figures, means, unscored)
+    return Evaluation(judgements, figures, means, unscored, failed)
+
+
+def _judged_by_each(
+    scorers: Mapping[str, AnyScorer], request: EvaluationRequest, say: Callable[[str], None], progress: Progress
+) -> tuple[pl.DataFrame, dict[str, dict[str, int]], dict[str, str]]:
+    """The judgements of all detectors that do not fail, what each gave no score, and why others are left out."""
+    frames, unscored, failed = [], {}, {}
+    for name, scorer in scorers.items():
+        try:
+            frame, missing = _judged(name, scorer, request, progress)
+        except DetectorError as error:
+            failed[name] = str(error)
+            say(f"{name} is left out: {error}")
+            continue
+        frames.append(frame)
+        if missing:
+            unscored[name] = dict(missing)
+            say(f"{name}: {missing.total():,} rows have no score: {dict(missing)}")
+        if not (frame["part"] == "calibration").any():
+            say(f"{name} has no calibration: give --calibrate-on for figures at fixed thresholds")
+    if not frames:
+        raise DetectorError("every detector failed: " + "; ".join(failed.values()))
+    return pl.concat(frames), unscored, failed
 
 
 def _judged(
@@ -142,7 +161,13 @@ def _judged(
         frames.insert(0, _frame(name, "calibration", fixing))
     elif (own := scorer.detector.calibration) is not None:
         frames.insert(0, _own_calibration(name, own))
-    return pl.concat(frames), missing
+    found = pl.concat(frames)
+    if count := len(odd := found.filter(~pl.col("score").is_finite())):
+        raise DetectorError(
+            f"detector {name} gives {count:,} of {len(found):,} texts no finite number, the first {odd['score'][0]} for "
+            f"{odd['id'][0]}; no figure can be made of that"
+        )
+    return found, missing
 
 
 Scored = list[tuple[str, Document, int | None, float]]

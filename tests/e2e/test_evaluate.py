@@ -111,6 +111,67 @@ def test_a_detector_of_ones_own_is_evaluated(
     assert figures["auroc"].sum() == pytest.approx(1)  # one is the other's negative
 
 
+WRONG = """
+
+class Listed(Surprise):
+    name = "listed"
+
+    def score(self, features):
+        return super().score(features).tolist()
+
+class Column(Surprise):
+    name = "column"
+
+    def score(self, features):
+        return super().score(features)[:, None]
+
+class Broken(Surprise):
+    name = "broken"
+
+    def score(self, features):
+        return features[0].no_such_thing
+
+class Endless(Surprise):
+    name = "endless"
+
+    def score(self, features):
+        return [float("-inf"), *super().score(features)[1:]]
+"""
+
+
+def test_a_detector_of_ones_own_may_give_a_list_and_one_that_fails_is_named_while_the_others_are_judged(
+    toy: Toy, labelled: Path, tmp_path: Path, pawn: Pawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "several_of_mine.py").write_text(OWN + WRONG)
+    monkeypatch.chdir(tmp_path)
+    names = [f"several_of_mine:{name}" for name in ("Broken", "Column", "Endless", "Listed", "Surprise")]
+    options = [word for name in names for word in ("--detector", name)]
+    result = evaluate(pawn, toy, labelled, tmp_path / "report", *options)
+    assert result.code == 1
+    for told in (
+        "broken is left out: detector broken failed on 40 documents: AttributeError: ",
+        "column is left out: the scores of detector column have the wrong shape",
+        "endless is left out: detector endless gives 1 of 40 texts no finite number, the first -inf for h0",
+    ):
+        assert told in result.err
+    figures = pl.read_csv(tmp_path / "report" / "figures.csv").filter(slice="all")
+    assert figures["detector"].to_list() == ["listed", "surprise"]
+    assert figures["auroc"].n_unique() == 1
+    alone = evaluate(pawn, toy, labelled, tmp_path / "nothing", "--detector", names[0])
+    assert (alone.code, "every detector failed: detector broken failed on" in alone.err) == (1, True)
+
+
+def test_scores_of_a_detector_of_ones_own_that_fails_are_refused_in_words(
+    toy: Toy, labelled: Path, tmp_path: Path, pawn: Pawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scored_by_mine.py").write_text(OWN + WRONG)
+    monkeypatch.chdir(tmp_path)
+    shared = ("--backbone", toy.model, "--cache", toy.cache, "--no-progress", "--detector")
+    assert pawn("score", labelled, "-o", tmp_path / "scored.csv", *shared, "scored_by_mine:Listed").code == 3
+    result = pawn("score", labelled, "-o", tmp_path / "none.csv", *shared, "scored_by_mine:Broken")
+    assert (result.code, "Error: detector broken failed on 40 documents: AttributeError" in result.err) == (1, True)
+
+
 def test_an_observer_is_for_those_detectors_that_compare_two_models(
     toy: Toy, labelled: Path, tmp_path: Path, pawn: Pawn
 ) -> None:
