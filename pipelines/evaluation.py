@@ -1,7 +1,7 @@
 """Detectors that are ready, on labelled files that they never saw -> judgements."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import tee
 from pathlib import Path
@@ -12,8 +12,9 @@ import polars as pl
 from detect.calibration import Calibration
 from detect.splits import sources
 from features.documents import Document, Status
-from features.errors import InputError
-from pipelines.corpora import Corpus, CorpusOptions
+from features.errors import DetectorError, InputError
+from pipelines.corpora import Corpus, CorpusOptions, Row
+from pipelines.evaluated_texts import EvaluatedTexts
 from pipelines.figures import JUDGEMENT_SCHEMA, OWN_CALIBRATION, figures_table
 from pipelines.means import means_with_intervals
 from pipelines.protocols import attack_name, generator_name
@@ -68,12 +69,14 @@ class Evaluation:
         figures: what `figures_table` makes of them.
         means: what `means_with_intervals` makes of both.
         unscored: rows without a score, by detector and status.
+        failed: why each detector that failed is left out of all of these.
     """
 
     judgements: pl.DataFrame
     figures: pl.DataFrame
     means: pl.DataFrame
     unscored: Mapping[str, Mapping[str, int]]
+    failed: Mapping[str, str]
 
 
 Progress = Callable[[str, int, int], None]
@@ -89,8 +92,11 @@ def run_evaluation(
 ) -> Evaluation:
     """Score, judge, write the report, record the run.
 
+    A detector that fails on the texts is told and left out, as long as another one does not.
+
     Raises:
-        PawnError: for everything that can be wrong with detectors, files or the disk.
+        DetectorError: when every detector fails.
+        PawnError: for everything else that can be wrong with detectors, files or the disk.
     """
     scorers = load_scorers(
         request.detectors,
@@ -104,45 +110,74 @@ def run_evaluation(
         say,
     )
     settings = asdict(request) | {"detectors": {name: scorer.describe() for name, scorer in scorers.items()}}
-    with tracker.run("evaluate", request.output.name, _jsonable(settings)) as run:
+    files = EvaluatedTexts.opened(request.inputs, request.calibrate_on, request.columns, request.fprs)
+    with files as texts, tracker.run("evaluate", request.output.name, _jsonable(settings)) as run:
         for name in (*request.inputs, *request.calibrate_on):
             if Path(name).is_file():
                 run.dataset(Path(name), "calibration" if name in request.calibrate_on else "evaluation")
-        frames, unscored = [], {}
-        for name, scorer in scorers.items():
-            frame, missing = _judged(name, scorer, request, progress)
-            frames.append(frame)
-            if missing:
-                unscored[name] = dict(missing)
-                say(f"{name}: {missing.total():,} rows have no score: {dict(missing)}")
-            if not (frame["part"] == "calibration").any():
-                say(f"{name} has no calibration: give --calibrate-on for figures at fixed thresholds")
-        judgements = pl.concat(frames)
+        warnings = [*texts.known_to({name: scorer.detector for name, scorer in scorers.items()}), *texts.warnings]
+        for warning in warnings:
+            say(f"Warning: {warning}")
+        judgements, unscored, failed = _judged_by_each(scorers, texts, say, progress)
+        warnings += [f"{name} is left out: {why}" for name, why in failed.items()]
         figures = figures_table(judgements, fprs=request.fprs, resamples=request.resamples)
         means = means_with_intervals(figures, judgements, fprs=request.fprs, resamples=request.resamples)
-        written = write_report(judgements, figures, means, request.output, f"Evaluation: {', '.join(request.inputs)}")
+        title = f"Evaluation: {', '.join(request.inputs)}"
+        written = write_report(judgements, figures, means, request.output, title, warnings)
         run.metrics(headline(means))
         for path in written:
             run.file(path, "plots" if path.parent.name == "plots" else "")
-    return Evaluation(judgements, figures, means, unscored)
+    return Evaluation(judgements, figures, means, unscored, failed)
+
+
+def _judged_by_each(
+    scorers: Mapping[str, AnyScorer], texts: EvaluatedTexts, say: Callable[[str], None], progress: Progress
+) -> tuple[pl.DataFrame, dict[str, dict[str, int]], dict[str, str]]:
+    """The judgements of all detectors that do not fail, what each gave no score, and why others are left out."""
+    frames, unscored, failed = [], {}, {}
+    for name, scorer in scorers.items():
+        try:
+            frame, missing = _judged(name, scorer, texts, progress)
+        except DetectorError as error:
+            failed[name] = str(error)
+            say(f"{name} is left out: {error}")
+            continue
+        frames.append(frame)
+        if missing:
+            unscored[name] = dict(missing)
+            say(f"{name}: {missing.total():,} rows have no score: {dict(missing)}")
+        if not (frame["part"] == "calibration").any():
+            say(f"{name} has no calibration: give --calibrate-on for figures at fixed thresholds")
+    if not frames:
+        raise DetectorError("every detector failed: " + "; ".join(failed.values()))
+    return pl.concat(frames), unscored, failed
 
 
 def _judged(
-    name: str, scorer: AnyScorer, request: EvaluationRequest, progress: Progress
+    name: str, scorer: AnyScorer, texts: EvaluatedTexts, progress: Progress
 ) -> tuple[pl.DataFrame, Counter[str]]:
     missing: Counter[str] = Counter()
-    test = _scored(scorer, request.inputs, request.columns, missing, lambda rows, total: progress(name, rows, total))
+
+    def told(rows: int, total: int) -> None:
+        progress(name, rows, total)
+
+    test = _scored(scorer, texts.judged, Corpus.rows, missing, told)
     if not test:
-        raise InputError(f"no row of {', '.join(request.inputs)} can be scored: {dict(missing)}")
+        named = ", ".join(corpus for corpus, _ in texts.judged)
+        raise InputError(f"no row of {named} can be scored: {dict(missing)}")
     frames = [_frame(name, "test", test)]
-    if request.calibrate_on:
-        fixing = _scored(
-            scorer, request.calibrate_on, request.columns, missing, lambda rows, total: progress(name, rows, total)
-        )
+    if texts.fixing:
+        fixing = _scored(scorer, texts.fixing, texts.rows_that_fix, missing, told)
         frames.insert(0, _frame(name, "calibration", fixing))
     elif (own := scorer.detector.calibration) is not None:
         frames.insert(0, _own_calibration(name, own))
-    return pl.concat(frames), missing
+    found = pl.concat(frames)
+    if count := len(odd := found.filter(~pl.col("score").is_finite())):
+        raise DetectorError(
+            f"detector {name} gives {count:,} of {len(found):,} texts no finite number, the first {odd['score'][0]} "
+            f"for {odd['id'][0]}; no figure can be made of that"
+        )
+    return found, missing
 
 
 Scored = list[tuple[str, Document, int | None, float]]
@@ -151,26 +186,25 @@ Scored = list[tuple[str, Document, int | None, float]]
 
 def _scored(
     scorer: AnyScorer,
-    inputs: Iterable[str],
-    columns: CorpusOptions,
+    corpora: Iterable[tuple[str, Corpus]],
+    rows_of: Callable[[Corpus], Iterator[Row]],
     missing: Counter[str],
     progress: Callable[[int, int], None],
 ) -> Scored:
     """What a detector gives every row that can be scored; the others are counted by their status."""
     found: Scored = []
-    for path in inputs:
-        with Corpus.open([path], columns) as corpus:
-            total, done = corpus.count_rows(), 0
-            rows, scored = tee(corpus.rows())  # read once: what waits in between is a block
-            for block in scorer.score_rows(scored):
-                for result, row in zip(block, rows, strict=False):  # the block ends first
-                    document = row.document
-                    if result["status"] == Status.OK:
-                        found.append((Path(path).stem, document, result["n_tokens"], result["score"]))
-                    else:
-                        missing[result["status"]] += 1
-                done += len(block)
-                progress(done, total)
+    for name, corpus in corpora:
+        total, done = sum(1 for _ in rows_of(corpus)), 0
+        rows, scored = tee(rows_of(corpus))  # read once: what waits in between is a block
+        for block in scorer.score_rows(scored):
+            for result, row in zip(block, rows, strict=False):  # the block ends first
+                document = row.document
+                if result["status"] == Status.OK:
+                    found.append((name, document, result["n_tokens"], result["score"]))
+                else:
+                    missing[result["status"]] += 1
+            done += len(block)
+            progress(done, total)
     return found
 
 

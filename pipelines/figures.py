@@ -100,7 +100,7 @@ def figures_table(
 
     Raises:
         UsageError: for an unknown slice or a rate outside (0, 1).
-        InputError: when a column is missing or a score is null or NaN.
+        InputError: when a column is missing or a score is null, NaN or infinite.
     """
     _check(judgements, fprs, slices)
     names = figure_names(fprs)
@@ -324,9 +324,9 @@ def _check(judgements: pl.DataFrame, fprs: Sequence[float], slices: Sequence[str
         raise UsageError(f"no slice {unknown[0]!r}; choose from {', '.join(SLICES)}")
     if wrong := [fpr for fpr in fprs if not 0 < fpr < 1]:
         raise UsageError(f"expected a false-positive rate between 0 and 1, got {wrong[0]}; try 0.01")
-    bad = judgements.filter(pl.col("score").is_null() | pl.col("score").is_nan())
+    bad = judgements.filter(pl.col("score").is_null() | ~pl.col("score").is_finite())
     if len(bad):
         raise InputError(
-            f"{len(bad)} of {len(judgements)} scores are missing or NaN, the first from detector "
+            f"{len(bad)} of {len(judgements)} scores are missing, NaN or infinite, the first from detector "
             f"{bad['detector'][0]} for {bad['id'][0]}; score those texts again or leave them out"
         )

@@ -81,11 +81,12 @@ def save_plot(figure: "Figure", path: Path) -> list[Path]:
 def roc(judgements: pl.DataFrame) -> "Figure":
     """True-positive over false-positive rate of each detector, the mean of its folds; logarithmic to the left.
 
-    The axis begins at 1 / (human texts of the smallest fold), at 0.001 at the least: finer rates are not measured.
+    The axis begins at 1 / (human texts of the smallest fold), at 0.001 at the least (finer rates are
+    not measured) and at 0.5 at the most.
     """
     test = judgements.filter(part="test")
     fewest = test.group_by(PLACE).agg(humans=(pl.col("label") == 0).sum())["humans"].min()
-    grid = np.geomspace(max(_SMALLEST_FPR, 1 / max(int(str(fewest or 1)), 1)), 1, 200)
+    grid = np.geomspace(max(_SMALLEST_FPR, 1 / max(int(str(fewest or 1)), 2)), 1, 200)
     figure, axes = _single(6.4, 5.2)
     for index, (detector, own) in enumerate(_by_detector(test)):
         curves = [_tpr_at(fold, grid) for fold in own.partition_by(PLACE) if fold["label"].n_unique() == 2]

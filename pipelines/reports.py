@@ -1,5 +1,6 @@
 """Judgements and figures -> the folder that a person reads: scores, tables, pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +15,12 @@ RECORDED = ("auroc", "tpr@1%", "tpr@5%", "real_fpr@1%", "real_tpr@1%")
 
 
 def write_report(
-    judgements: pl.DataFrame, figures: pl.DataFrame, means: pl.DataFrame, folder: Path, title: str
+    judgements: pl.DataFrame,
+    figures: pl.DataFrame,
+    means: pl.DataFrame,
+    folder: Path,
+    title: str,
+    warnings: Sequence[str] = (),
 ) -> list[Path]:
     """Write `judgements.parquet`, the tables, `plots/` and `report.md`, which holds tables and pictures.
 
@@ -24,6 +30,7 @@ def write_report(
         means: what `means_with_intervals` makes of both.
         folder: made where it is not there.
         title: of the report.
+        warnings: what its reader should know before any figure.
 
     Returns:
         What was written.
@@ -39,18 +46,21 @@ def write_report(
         tables = write_tables(figures, means, folder)
         plots = write_plots(judgements, figures, folder / "plots")
         report = folder / "report.md"
-        write_bytes(report, _report(title, folder, plots).encode())
+        write_bytes(report, _report(title, warnings, folder, plots).encode())
     return [folder / "judgements.parquet", *tables, report, *plots]
 
 
-def _report(title: str, folder: Path, plots: list[Path]) -> str:
+def _report(title: str, warnings: Sequence[str], folder: Path, plots: list[Path]) -> str:
     pictures = [f"![{path.stem}](plots/{path.name})" for path in plots if path.suffix == ".png"]
     notes = (
         "Real FPR and TPR are those at thresholds fixed on other texts than the ones judged; TPR at an exact FPR is "
         "at the threshold that gives it on the texts judged. Intervals are 95%, by bootstrap over sources; "
         "± is the standard deviation between seeds."
     )
-    return "\n\n".join([f"# {title}", notes, (folder / "figures.md").read_text(), "## Pictures", *pictures]) + "\n"
+    told = [f"**Warning:** {warning}" for warning in warnings]
+    return (
+        "\n\n".join([f"# {title}", *told, notes, (folder / "figures.md").read_text(), "## Pictures", *pictures]) + "\n"
+    )
 
 
 def headline(means: pl.DataFrame) -> dict[str, float]:

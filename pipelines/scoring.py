@@ -12,6 +12,7 @@ import polars as pl
 from cache.codec_catalog import AUTO, codec_named
 from cache.store import FeatureStore
 from detect.catalog import DEFAULT_DETECTOR, CalibratedDetector, load_detector
+from detect.checked_scores import checked_scores
 from detect.protocol import needs_hidden, reads_text
 from features.backbone import Backbone
 from features.documents import Status
@@ -144,7 +145,7 @@ class Scorer:
         features = block_features(block, self.extractor, self.store, self.codec, hidden=reads_hidden)
         found: dict[str, dict[str, Any]] = {}
         if features:
-            scores = self._reader.score(list(features.values()))  # (distinct texts,)
+            scores = checked_scores(self._reader, list(features.values()))  # (distinct texts,)
             decisions = judged(self.detector, self.fpr, scores, [document.n_tokens for document in features.values()])
             for document, decision in zip(features.values(), decisions, strict=True):
                 found[document.key] = {"truncated": document.truncated} | decision

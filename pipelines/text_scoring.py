@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from detect.catalog import CalibratedDetector
+from detect.checked_scores import checked_scores
 from detect.protocol import reads_text
 from detect.text_reading import Reading, readings
 from features.documents import Status, text_key
@@ -71,7 +72,7 @@ class TextScorer:
         long_enough = [key for key in texts if not read[key].too_short]
         found: dict[str, dict[str, Any]] = {}
         if long_enough:
-            scores = self._reader.score([texts[key] for key in long_enough])  # (distinct texts,)
+            scores = checked_scores(self._reader, [texts[key] for key in long_enough])  # (distinct texts,)
             found = dict(zip(long_enough, judged(self.detector, self.fpr, scores), strict=True))
         self.tokens_done += sum(read[key].n_tokens or 0 for key in long_enough)
         return [self._result(row, read, found) for row in block]

@@ -59,6 +59,9 @@ def command(
     Thresholds are those of each detector's own calibration or of --calibrate-on, never of the texts judged. Every
     figure comes with a 95% interval, whole and by domain, generator, attack and length.
 
+    Exit codes: 0 done, 1 failure, also of one of several detectors (the others are reported), 2 wrong usage, 3 done
+    but some rows have no score.
+
     \b
     Example:  pawn evaluate --detector pawn-smollm2-135m --detector log-likelihood --data labelled.parquet -o report
               pawn evaluate --detector pawn-smollm2-135m --raid test.csv --contact me@example.org -o my-submission
@@ -92,7 +95,7 @@ def command(
     )
     line.close()
     print_means(found.means, request.output)
-    return 3 if found.unscored else 0
+    return 1 if found.failed else 3 if found.unscored else 0
 
 
 def _submission(

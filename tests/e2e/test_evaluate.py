@@ -52,6 +52,12 @@ def labelled(tmp_path: Path) -> Path:
     return write_jsonl(tmp_path / "labelled.jsonl", rows)
 
 
+@pytest.fixture
+def others(tmp_path: Path) -> Path:
+    """Two hundred texts of the session's corpus that are not among the labelled ones."""
+    return write_jsonl(tmp_path / "others.jsonl", labelled_rows()[40:])
+
+
 def evaluate(pawn: Pawn, toy: Toy, labelled: Path, output: Path, *more: object) -> Result:
     shared = ("--cache", toy.cache, "--backbone", toy.model, "--no-progress", "--resamples", 100)
     return pawn("evaluate", "--data", labelled, "-o", output, *shared, *more)
@@ -85,20 +91,63 @@ def test_figures_are_those_of_the_written_scores(toy: Toy, labelled: Path, tmp_p
     assert "AUROC" in result.out
 
 
-def test_thresholds_can_be_fixed_on_other_texts(toy: Toy, labelled: Path, tmp_path: Path, pawn: Pawn) -> None:
+def test_thresholds_can_be_fixed_on_other_texts(
+    toy: Toy, labelled: Path, others: Path, tmp_path: Path, pawn: Pawn
+) -> None:
     out = tmp_path / "report"
-    more = ("--detector", "log-likelihood", "--calibrate-on", toy.data, "--fpr", 0.05)
+    more = ("--detector", "log-likelihood", "--calibrate-on", others, "--fpr", 0.05)
     result = evaluate(pawn, toy, labelled, out, *more)
     assert result.code == 3, result.err
     judged = pl.read_parquet(out / "judgements.parquet")
     human = judged.filter(part="calibration", label=0)["score"].to_numpy()
-    assert len(human) == 120
+    assert len(human) == 100
+    assert "Warning" not in result.err + (out / "report.md").read_text()
     threshold = Calibration(human, {}).threshold(0.05)
     (row,) = pl.read_csv(out / "figures.csv").filter(slice="all").rows(named=True)
     test = judged.filter(part="test")
     for label, name in ((0, "real_fpr@5%"), (1, "real_tpr@5%")):
         assert row[name] == pytest.approx((test.filter(label=label)["score"] >= threshold).mean())
     assert "real_fpr@1%" not in row
+
+
+def test_no_threshold_is_fixed_on_texts_that_share_a_source_with_judged_ones(
+    toy: Toy, labelled: Path, others: Path, tmp_path: Path, pawn: Pawn
+) -> None:
+    mixed = tmp_path / "mixed.jsonl"
+    rows = [json.loads(line) for line in labelled.read_text().splitlines()[:6]]
+    rows[0]["text"] = "Beginning otherwise: " + rows[0]["text"]  # a near-duplicate
+    mixed.write_text(others.read_text() + "".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "report"
+    more = ("--detector", "log-likelihood", "--fpr", 0.05, "--calibrate-on")
+    result = evaluate(pawn, toy, labelled, out, *more, mixed)
+    told = "Warning: 6 of 206 texts of --calibrate-on share a source with a judged text"
+    assert told in result.err
+    assert f"**{told.replace(':', ':**')}" in (out / "report.md").read_text()
+    judged = pl.read_parquet(out / "judgements.parquet")
+    assert judged["part"].value_counts(sort=True).rows() == [("calibration", 200), ("test", 40)]
+    result = evaluate(pawn, toy, labelled, tmp_path / "none", *more, labelled)
+    assert result.code == 1
+    assert " of --calibrate-on share a source with a judged text" in result.err
+    assert "the 0 human texts left fix none at 5%; give --calibrate-on human texts of other sources" in result.err
+
+
+def test_a_file_that_a_detector_was_trained_on_and_texts_that_come_twice_are_told(
+    toy: Toy, labelled: Path, tmp_path: Path, pawn: Pawn
+) -> None:
+    again = write_jsonl(tmp_path / "again.jsonl", labelled_rows()[:2] + labelled_rows()[:1])
+    out = tmp_path / "report"
+    result = evaluate(pawn, toy, toy.data, out, "--detector", toy.detector, "--detector", "rank", "--data", again)
+    assert result.code == 0, result.err
+    for told in (
+        "toy-pawn was trained on train.jsonl (the same SHA-256): its figures are of texts that it knows",
+        "3 rows of --data hold the text of an earlier row (3 of them that of another file)",
+    ):
+        assert f"Warning: {told}" in result.err
+        assert f"**Warning:** {told}" in (out / "report.md").read_text()
+    assert "rank was trained" not in result.err
+    unseen = write_jsonl(tmp_path / "unseen.jsonl", labelled_rows(140)[240:])
+    result = evaluate(pawn, toy, unseen, out, "--detector", toy.detector, "--calibrate-on", toy.data, "--fpr", 0.05)
+    assert "toy-pawn was trained on train.jsonl (the same SHA-256): thresholds are of texts that it knows" in result.err
 
 
 def test_a_detector_of_ones_own_is_evaluated(
@@ -110,6 +159,67 @@ def test_a_detector_of_ones_own_is_evaluated(
     assert evaluate(pawn, toy, labelled, tmp_path / "report", *names).code == 3
     figures = pl.read_csv(tmp_path / "report" / "figures.csv").filter(slice="all")
     assert figures["auroc"].sum() == pytest.approx(1)  # one is the other's negative
+
+
+WRONG = """
+
+class Listed(Surprise):
+    name = "listed"
+
+    def score(self, features):
+        return super().score(features).tolist()
+
+class Column(Surprise):
+    name = "column"
+
+    def score(self, features):
+        return super().score(features)[:, None]
+
+class Broken(Surprise):
+    name = "broken"
+
+    def score(self, features):
+        return features[0].no_such_thing
+
+class Endless(Surprise):
+    name = "endless"
+
+    def score(self, features):
+        return [float("-inf"), *super().score(features)[1:]]
+"""
+
+
+def test_a_detector_of_ones_own_may_give_a_list_and_one_that_fails_is_named_while_the_others_are_judged(
+    toy: Toy, labelled: Path, tmp_path: Path, pawn: Pawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "several_of_mine.py").write_text(OWN + WRONG)
+    monkeypatch.chdir(tmp_path)
+    names = [f"several_of_mine:{name}" for name in ("Broken", "Column", "Endless", "Listed", "Surprise")]
+    options = [word for name in names for word in ("--detector", name)]
+    result = evaluate(pawn, toy, labelled, tmp_path / "report", *options)
+    assert result.code == 1
+    for told in (
+        "broken is left out: detector broken failed on 40 documents: AttributeError: ",
+        "column is left out: the scores of detector column have the wrong shape",
+        "endless is left out: detector endless gives 1 of 40 texts no finite number, the first -inf for h0",
+    ):
+        assert told in result.err
+    figures = pl.read_csv(tmp_path / "report" / "figures.csv").filter(slice="all")
+    assert figures["detector"].to_list() == ["listed", "surprise"]
+    assert figures["auroc"].n_unique() == 1
+    alone = evaluate(pawn, toy, labelled, tmp_path / "nothing", "--detector", names[0])
+    assert (alone.code, "every detector failed: detector broken failed on" in alone.err) == (1, True)
+
+
+def test_scores_of_a_detector_of_ones_own_that_fails_are_refused_in_words(
+    toy: Toy, labelled: Path, tmp_path: Path, pawn: Pawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scored_by_mine.py").write_text(OWN + WRONG)
+    monkeypatch.chdir(tmp_path)
+    shared = ("--backbone", toy.model, "--cache", toy.cache, "--no-progress", "--detector")
+    assert pawn("score", labelled, "-o", tmp_path / "scored.csv", *shared, "scored_by_mine:Listed").code == 3
+    result = pawn("score", labelled, "-o", tmp_path / "none.csv", *shared, "scored_by_mine:Broken")
+    assert (result.code, "Error: detector broken failed on 40 documents: AttributeError" in result.err) == (1, True)
 
 
 def test_an_observer_is_for_those_detectors_that_compare_two_models(
@@ -313,19 +423,19 @@ def test_one_of_data_and_raid_is_needed(toy: Toy, tmp_path: Path, pawn: Pawn) ->
 
 
 def test_an_evaluation_is_a_run_that_can_be_reproduced(
-    toy: Toy, labelled: Path, tmp_path: Path, pawn: Pawn, run_store: str
+    toy: Toy, labelled: Path, others: Path, tmp_path: Path, pawn: Pawn, run_store: str
 ) -> None:
     from mlflow import MlflowClient
 
     tracked = ("--track", "--tracking-uri", run_store)
-    names = ("--detector", toy.detector, "--detector", "rank", "--calibrate-on", toy.data)
+    names = ("--detector", toy.detector, "--detector", "rank", "--calibrate-on", others)
     first = evaluate(pawn, toy, labelled, tmp_path / "first", *names, *tracked)
     assert first.code == 3, first.err
     client = MlflowClient(run_store)
     (experiment,) = [found for found in client.search_experiments() if found.name == "pawn-detect"]
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.data.tags["mlflow.runName"] == "first"
-    assert {item.dataset.name for item in run.inputs.dataset_inputs} == {"labelled.jsonl", "train.jsonl"}
+    assert {item.dataset.name for item in run.inputs.dataset_inputs} == {"labelled.jsonl", "others.jsonl"}
     again = pawn("reproduce", run.info.run_id, "-o", tmp_path / "again", "--tracking-uri", run_store)
     assert again.code == 0, again.err + again.out
     written = [

@@ -225,5 +225,7 @@ def test_judgements_that_cannot_be_measured_are_refused():
     broken = judgements.with_columns(
         score=pl.when(pl.col("id").is_in(["7", "9"])).then(float("nan")).otherwise("score")
     )
-    with pytest.raises(InputError, match="2 of 100 scores are missing or NaN, the first from detector one for 7"):
+    with pytest.raises(
+        InputError, match="2 of 100 scores are missing, NaN or infinite, the first from detector one for 7"
+    ):
         figures_table(broken)

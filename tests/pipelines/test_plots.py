@@ -38,6 +38,12 @@ def named_lines(axes):
     return {line.get_label(): line for line in axes.get_lines()}
 
 
+def test_the_roc_axis_has_a_width_where_a_fold_has_one_human_text(judgements):
+    human = judgements.filter(part="test", label=0, detector="detector 0").head(1)
+    axes = roc(pl.concat([human, judgements.filter(part="test", label=1, detector="detector 0")])).axes[0]
+    assert axes.get_xlim() == (0.5, 1)
+
+
 def test_the_roc_curve_holds_the_exact_rates_of_the_measures(judgements):
     axes = roc(judgements).axes[0]
     assert axes.get_xscale() == "log"
