@@ -8,10 +8,7 @@ import polars as pl
 from detect.protocol import write_bytes
 from pipelines.parts import disk_errors, publish
 from pipelines.plots import write_plots
-from pipelines.tables import SHOWN, means_as_text, to_terminal, write_tables
-
-RECORDED = ("auroc", "tpr@1%", "tpr@5%", "real_fpr@1%", "real_tpr@1%")
-"""The means that a run's record holds."""
+from pipelines.tables import figures_in, first_figures, means_as_text, to_terminal, write_tables
 
 
 def write_report(
@@ -64,15 +61,16 @@ def _report(title: str, warnings: Sequence[str], folder: Path, plots: list[Path]
 
 
 def headline(means: pl.DataFrame) -> dict[str, float]:
-    """The means of each detector and protocol by name, for a run's record: "protocol/detector/auroc".
+    """All means of each detector and protocol by name, for a run's record: "protocol/detector/auroc".
 
     Args:
         means: as `means_table` gives.
     """
     found = {}
+    names = figures_in(means)
     for row in means.iter_rows(named=True):
         detector = row["detector"].replace("/", "-")  # a path, where two detectors have one name
-        for name in RECORDED:
+        for name in names:
             if row.get(name) is not None:
                 found[f"{row['protocol']}/{detector}/{name}"] = row[name]
     return found
@@ -83,5 +81,5 @@ def print_means(means: pl.DataFrame, folder: Path) -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(to_terminal(means_as_text(means, SHOWN), "Means over the folds of a protocol"))
+    console.print(to_terminal(means_as_text(means, first_figures(means)), "Means over the folds of a protocol"))
     console.print(f"All figures, slices and pictures: {folder / 'report.md'}", soft_wrap=True)

@@ -11,8 +11,8 @@ from detect.protocol import write_bytes
 if TYPE_CHECKING:
     from rich.console import Group
 
-SHOWN = ("auroc", "tpr@1%", "real_fpr@1%", "real_tpr@1%")
-"""The figures that fit a terminal; the CSV files hold all."""
+USUAL_RATE = "1%"
+"""The false-positive rate that a terminal has room for, where figures are given at it."""
 
 TITLES = {
     "auroc": "AUROC",
@@ -39,7 +39,27 @@ def title(name: str) -> str:
     return TITLES.get(kind, kind) + (f" @ {rate}" if at else "")
 
 
-def folds_table(figures: pl.DataFrame, shown: Sequence[str] = SHOWN) -> pl.DataFrame:
+def figures_in(frame: pl.DataFrame) -> list[str]:
+    """The figures of a table of folds or of means, in the order of its columns."""
+    return [name for name in frame.columns if {f"{name}_low", f"{name}_sd"} & set(frame.columns)]
+
+
+def first_figures(frame: pl.DataFrame) -> list[str]:
+    """Those that fit a terminal: AUROC, and the rates at 1% FPR, or at the smallest that figures are given at."""
+    names = figures_in(frame)
+    rates = [name.partition("@")[2] for name in names if name.startswith("tpr@")]
+    rate = USUAL_RATE if USUAL_RATE in rates else min(rates, key=lambda given: float(given.rstrip("%")), default="")
+    first = ("auroc", f"tpr@{rate}", f"real_fpr@{rate}", f"real_tpr@{rate}")
+    return [name for name in names if name in first]
+
+
+def further_figures(frame: pl.DataFrame) -> list[str]:
+    """All others."""
+    first = first_figures(frame)
+    return [name for name in figures_in(frame) if name not in first]
+
+
+def folds_table(figures: pl.DataFrame, shown: Sequence[str]) -> pl.DataFrame:
     """Every fold and slice as text: "0.912 [0.894-0.930]", the interval behind the value; a dash where there is none.
 
     Args:
@@ -59,7 +79,7 @@ def folds_table(figures: pl.DataFrame, shown: Sequence[str] = SHOWN) -> pl.DataF
     return table.drop("slice") if (figures["slice"] == "all").all() else table
 
 
-def means_as_text(means: pl.DataFrame, shown: Sequence[str] = SHOWN) -> pl.DataFrame:
+def means_as_text(means: pl.DataFrame, shown: Sequence[str]) -> pl.DataFrame:
     """The mean of each protocol as text: "0.912 [0.901-0.922] ±0.004", the deviation where there are several seeds.
 
     Args:
@@ -110,11 +130,14 @@ def write_tables(figures: pl.DataFrame, means: pl.DataFrame, folder: Path) -> li
         means: as `means_with_intervals` gives for them.
         folder: made where it is not there.
     """
-    whole = figures.filter(pl.col("slice") == "all")
+    whole, slices = figures.filter(pl.col("slice") == "all"), figures.filter(pl.col("slice") != "all")
+    first, further = first_figures(figures), further_figures(figures)
     parts = {
-        "Means over the folds of a protocol: 95% intervals by source": means_as_text(means),
-        "Folds: 95% intervals by source": folds_table(whole),
-        "Slices: 95% intervals by source": folds_table(figures.filter(pl.col("slice") != "all")),
+        "Means over the folds of a protocol: 95% intervals by source": means_as_text(means, first),
+        "Means: further figures": means_as_text(means, further),
+        "Folds: 95% intervals by source": folds_table(whole, first),
+        "Folds: further figures": folds_table(whole, further),
+        "Slices: 95% intervals by source": folds_table(slices, first),
     }
     text = "\n".join(f"## {heading}\n\n{to_markdown(table)}" for heading, table in parts.items() if len(table))
     files = {"figures.csv": figures.write_csv(), "means.csv": means.write_csv(), "figures.md": text}
