@@ -157,7 +157,7 @@ def run_benchmark(
     codec = codec_named(config.codec, files.weights_id)
     store = FeatureStore(cache, extractor.fingerprint, codec)
     identity = {"fingerprint": extractor.fingerprint.to_dict(), "codec": codec.name}
-    with tracker.run("benchmark", config.name, config.settings() | identity) as run:
+    with tracker.run("benchmark", config.name, config.settings() | {"features": identity}) as run:
         every = {**config.corpora, **config.only_learnt}
         for path in (path for paths in every.values() for path in paths):
             run.dataset(path, "benchmark")
