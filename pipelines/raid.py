@@ -161,7 +161,7 @@ def raid_submission(
         write_submission(_submission_rows(folder / SCORES, curve), folder / PREDICTIONS)
         given = {name: value for name, value in asdict(metadata).items() if value or name in _LINKS}
         publish_json(folder / METADATA, given)
-        run.metrics({"texts": summary.rows, "unscored": summary.failed} | _moments(scores.to_numpy()))
+        run.metrics({"texts": summary.rows, "unscored": summary.failed, **_moments(scores.to_numpy())})
         for name in (PREDICTIONS, METADATA, SCORES):
             run.file(folder / name)
     return Submission(folder, summary.rows, summary.failed)

@@ -83,7 +83,7 @@ def _option_words(option: click.Option, values: Sequence[Any]) -> list[str]:
     return [longest] if on else [max(option.secondary_opts, key=len)] if option.secondary_opts else []
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Repetition:
     """Where a repetition works and what it finds there.
 
@@ -99,7 +99,7 @@ class Repetition:
     folder: Path
     where: Path
     data: Mapping[Path, Path]
-    detectors: Sequence[Path] = ()
+    detectors: Sequence[Path]
     tracking_uri: str
     experiment: str
 
@@ -157,6 +157,8 @@ class Repetition:
         """Names and classes as they are; for each folder, one that holds the same detector."""
         from detect.catalog import PRETRAINED, load_detector
 
+        if absent := [str(path) for path in self.detectors if not path.is_dir()]:
+            raise UsageError(f"--detector {', '.join(absent)} is not there; give the folder of a detector")
         # Both in the order given, a repeated one once.
         judged = [json.loads(scorer["detector"]) for scorer in record["settings"].get(DETECTORS, {}).values()]
         recorded = dict(zip(dict.fromkeys(words), judged, strict=False))

@@ -5,15 +5,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from features.errors import TrackingError, UsageError
 from pipelines.layouts.files import file_sha256
 from pipelines.provenance import code_version, machine, package_versions
-from pipelines.recorded_runs import RecordedData, RecordedRun
+from pipelines.recorded_runs import RecordedData, RecordedRun, moved_artifacts
+from pipelines.run_store import SQLITE
 from pipelines.tracking import COST, started_runs
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 @dataclass(frozen=True)
@@ -166,3 +170,17 @@ def working_folder(record: Mapping[str, Any], given: str | None, say: Callable[[
         return recorded
     say(f"The folder of the run, {recorded}, is gone: its relative paths are looked up here")
     return Path.cwd()
+
+
+def store_of_repetition(
+    client: "MlflowClient", run: RecordedRun, store: str, folder: Path, say: Callable[[str], None]
+) -> str:
+    """The URI of the store that a repetition is recorded in: the run's own, or one in the repetition's folder.
+
+    The latter where the store was moved: it names a folder for artifacts that is gone, and may not be made there.
+    """
+    if moved_artifacts(client, run.id) is None:
+        return store
+    own = f"{SQLITE}{folder / 'mlflow.db'}"
+    say(f"The store was moved, and names a folder for artifacts that is gone: the repetition is in {own}")
+    return own

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     "--detector",
     "detectors",
     multiple=True,
-    type=click.Path(exists=True, file_okay=False),
     metavar="DIR",
     help="Where a detector that the run judged is now; recognised by its weights. Repeat for more.",
 )
@@ -69,9 +68,9 @@ def command(
     from pathlib import Path
 
     from pipelines import reproduction
-    from pipelines.recorded_runs import find_run, moved_artifacts, run_record
+    from pipelines.recorded_runs import find_run, run_record
     from pipelines.repeated_command import Repetition
-    from pipelines.run_store import SQLITE, connect_existing, store_uri
+    from pipelines.run_store import connect_existing, store_uri
 
     def say(message: str) -> None:
         click.echo(message, err=True)
@@ -85,25 +84,15 @@ def command(
     for line in reproduction.changed_circumstances(record):
         say(f"Not the same: {line}")
     where = reproduction.working_folder(record, folder, say)
-    again_store = store
-    if moved_artifacts(client, run.id) is not None:
-        again_store = f"{SQLITE}{out / 'mlflow.db'}"
-        say(f"The store was moved, and names a folder for artifacts that is gone: the repetition is in {again_store}")
-    repetition = Repetition(
-        folder=out,
-        where=where.absolute(),
-        data=moved,
-        detectors=[Path(path) for path in detectors],
-        tracking_uri=again_store,
-        experiment=experiment,
-    )
-    words = repetition.words(record)
+    again_store = reproduction.store_of_repetition(client, run, store, out, say)
+    own = [Path(path) for path in detectors]
+    words = Repetition(out, where.absolute(), moved, own, again_store, experiment).words(record)
     say(f"In {where}: pawn {' '.join(words)}")
-    again_id = reproduction.repeat(words, where)
-    again = find_run(connect_existing(again_store), experiment, again_id)
-    for line in reproduction.changed_settings(run.parameters, again.parameters):
+    again = reproduction.repeat(words, where)
+    repeated = find_run(connect_existing(again_store), experiment, again)
+    for line in reproduction.changed_settings(run.parameters, repeated.parameters):
         say(f"Not the same: {line}")
-    return _report(run.id, again.id, reproduction.compare(run.metrics, again.metrics, tolerance))
+    return _report(run.id, again, reproduction.compare(run.metrics, repeated.metrics, tolerance))
 
 
 def _report(before: str, after: str, figures: "list[Comparison]") -> int:

@@ -26,14 +26,7 @@ def repeated(
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the repetition of a command is given, by parameter."""
-    repetition = Repetition(
-        folder=folder,
-        where=THERE,
-        data=data or {},
-        detectors=detectors,
-        tracking_uri="sqlite:////s.db",
-        experiment="e",
-    )
+    repetition = Repetition(folder, THERE, data or {}, detectors, "sqlite:////s.db", "e")
     record = {"command": command, "folder": str(THERE), "settings": settings or {}}
     return CommandLine.parse(repetition.words(record)).given
 
@@ -88,9 +81,7 @@ def test_data_that_moved_stay_what_the_run_used_them_for(tmp_path: Path) -> None
 
 
 def test_relative_data_are_those_that_were_checked_wherever_the_command_runs(tmp_path: Path) -> None:
-    elsewhere = Repetition(
-        folder=tmp_path, where=tmp_path, data={THERE / "a.csv": THERE / "a.csv"}, tracking_uri="s", experiment="e"
-    )
+    elsewhere = Repetition(tmp_path, tmp_path, {THERE / "a.csv": THERE / "a.csv"}, [], "s", "e")
     words = elsewhere.words({"command": ["extract", "a.csv"], "folder": str(THERE)})
     assert CommandLine.parse(words).given["inputs"] == ("/d/a.csv",)
 
@@ -169,6 +160,8 @@ def test_a_detector_that_the_run_did_not_judge_is_refused(judged: dict[str, Any]
     judged["detectors"]["own"]["detector"] = '{"name": "own", "weights_sha256": "00", "calibration_scores": 5}'
     with pytest.raises(UsageError, match=f"none of the detectors of the run; it is detector {DEFAULT_DETECTOR} with w"):
         repeated(JUDGING, tmp_path, detectors=[PRETRAINED / DEFAULT_DETECTOR], settings=judged)
+    with pytest.raises(UsageError, match="--detector rank is not there; give the folder of a detector"):
+        repeated(JUDGING, tmp_path, detectors=[Path("rank")], settings=judged)
 
 
 @pytest.mark.parametrize(
