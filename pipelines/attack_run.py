@@ -19,6 +19,7 @@ from pipelines.robustness_figures import CLEAN, robustness_table
 from pipelines.robustness_report import write_robustness_report
 from pipelines.scorers import LanguageModels, load_scorers
 from pipelines.scoring import ScoringSettings
+from pipelines.tracked_data import record_inputs
 from pipelines.tracking import UNTRACKED, Run, Tracker
 
 LABELLED = CorpusOptions(labelled=True)
@@ -120,9 +121,8 @@ def run_attack(request: AttackRequest, *, say: Callable[[str], None], tracker: T
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
     settings |= {"attacks": attacks, "detectors": {name: scorer.describe() for name, scorer in scorers.items()}}
     with tracker.run("attack", request.output.name, settings) as run:
-        for name in (*request.inputs, *request.calibrate_on):
-            if Path(name).is_file():
-                run.dataset(Path(name), "calibration" if name in request.calibrate_on else "attack")
+        record_inputs(run, request.inputs, "attack", request.columns.input_format)
+        record_inputs(run, request.calibrate_on, "calibration", request.columns.input_format)
         subjects, left_out = _subjects(request, say)
         backbone = request.attacker or request.backbone or DEFAULT_BACKBONE
         attacker = Attacker(request.output / "attacked", lambda: models.backbone(backbone), backbone, request.seed)

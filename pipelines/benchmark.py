@@ -160,7 +160,7 @@ def run_benchmark(
         PawnError: for everything that can be wrong with corpora, backbone, detectors or the disk.
     """
     source = FeatureSource(config, LanguageModels(device, say), cache, rows_line)
-    with tracker.run("benchmark", config.name, config.settings() | source.identity()) as run:
+    with tracker.run("benchmark", config.name, config.settings() | {"features": source.identity()}) as run:
         every = {**config.corpora, **config.only_learnt}
         for path in (path for paths in every.values() for path in paths):
             run.dataset(path, "benchmark")

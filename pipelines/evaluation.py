@@ -21,6 +21,7 @@ from pipelines.protocols import attack_name, generator_name
 from pipelines.reports import headline, write_report
 from pipelines.scorers import AnyScorer, load_scorers
 from pipelines.scoring import ScoringSettings
+from pipelines.tracked_data import record_inputs
 from pipelines.tracking import UNTRACKED, Tracker
 
 PROTOCOL = "evaluation"
@@ -112,9 +113,8 @@ def run_evaluation(
     settings = asdict(request) | {"detectors": {name: scorer.describe() for name, scorer in scorers.items()}}
     files = EvaluatedTexts.opened(request.inputs, request.calibrate_on, request.columns, request.fprs)
     with files as texts, tracker.run("evaluate", request.output.name, _jsonable(settings)) as run:
-        for name in (*request.inputs, *request.calibrate_on):
-            if Path(name).is_file():
-                run.dataset(Path(name), "calibration" if name in request.calibrate_on else "evaluation")
+        record_inputs(run, request.inputs, "evaluation", request.columns.input_format)
+        record_inputs(run, request.calibrate_on, "calibration", request.columns.input_format)
         warnings = [*texts.known_to({name: scorer.detector for name, scorer in scorers.items()}), *texts.warnings]
         for warning in warnings:
             say(f"Warning: {warning}")

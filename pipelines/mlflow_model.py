@@ -20,8 +20,8 @@ class ServedDetector(PythonModel):
         """Load detector and language model, once, before the first request."""
         from pipelines.scoring import Scorer, ScoringSettings
 
-        folder = context.artifacts["detector"]
-        self.scorer = Scorer.load(ScoringSettings(detector=folder, **context.model_config))
+        settings = context.model_config or {}  # MLflow gives None for a model that was logged without settings
+        self.scorer = Scorer.load(ScoringSettings(detector=context.artifacts["detector"], **settings))
 
     def predict(
         self, context: PythonModelContext, model_input: pandas.DataFrame, params: dict[str, Any] | None = None

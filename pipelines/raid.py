@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,14 +25,20 @@ from detect.measures import fpr_at_threshold, threshold_at_fpr
 from detect.probability import PlattScaling
 from features.errors import InputError, UsageError
 from pipelines.corpora import Corpus, CorpusOptions
+from pipelines.decisions import described
 from pipelines.figures import rate_name
 from pipelines.parts import disk_errors, publish, publish_json
 from pipelines.scoring import Scorer, ScoringSettings, score_corpus
+from pipelines.tracked_data import record_inputs
+from pipelines.tracking import UNTRACKED, Tracker
 
 UNSCORED = 0.0
 """What a text without a score gets (empty, too short): nothing says that it is machine-written.
 
 RAID drops every slice that has a text without a score, and all slices of a domain where it is a human one."""
+
+PREDICTIONS, METADATA, SCORES = "predictions.json", "metadata.json", "scores.parquet"
+"""Files of a submission's folder: the leaderboard asks for the first two."""
 
 RAID_FPRS = (0.05, 0.01)
 SLICED_BY = ("domain", "model", "decoding", "repetition_penalty", "attack")
@@ -118,8 +125,9 @@ def raid_submission(
     scale: PlattScaling | None = None,
     say: Callable[[str], None] = lambda message: None,
     on_progress: Callable[[int, int, int], None] = lambda rows, total, tokens: None,
+    tracker: Tracker = UNTRACKED,
 ) -> Submission:
-    """RAID's test file to `predictions.json` and `metadata.json`, streaming.
+    """RAID's test file to `predictions.json` and `metadata.json`, streaming, as a run.
 
     The scores are kept in `scores.parquet` beside them; a killed run is continued by the same call.
 
@@ -131,26 +139,43 @@ def raid_submission(
         scale: as for `raid_detector`; default there too, over all texts for a detector without calibration.
         say: told what a person should know.
         on_progress: told rows done, rows in all and tokens computed.
+        tracker: makes the run, of the kind "evaluate", which keeps the submission's files.
 
     Raises:
         InputError: when two rows have the same id, which RAID refuses, or no text has a score.
         PawnError: for everything that can be wrong with the file, the folder, the detector or the backbone.
     """
     folder = Path(folder)
-    scores = folder / "scores.parquet"
+    calibration, judged = _of_detector(settings, say)
     with disk_errors(folder, "then run the same command again"):
         folder.mkdir(parents=True, exist_ok=True)
-    with Corpus.open([str(file)], CorpusOptions(text_column="generation", id_column="id")) as corpus:
-        summary = score_corpus(corpus, scores, settings, say=say, on_progress=on_progress)
-    if summary.duplicate_ids:
-        raise InputError(f"{file}: {summary.duplicate_ids} rows have the id of an earlier row; RAID takes each id once")
-    if scale is None:
-        calibration = load_detector(settings.detector).calibration
-        scale = _scale_of(calibration, pl.read_parquet(scores, columns=["score"])["score"])
-    write_submission(_submission_rows(scores, scale), folder / "predictions.json")
-    given = {name: value for name, value in asdict(metadata).items() if value or name in _LINKS}
-    publish_json(folder / "metadata.json", given)
+    asked = {"raid": str(file), "output": str(folder), "scale": scale, "metadata": asdict(metadata)}
+    with tracker.run("evaluate", folder.name, asked | {"scoring": asdict(settings), "detectors": judged}) as run:
+        record_inputs(run, [str(file)], "evaluation")
+        with Corpus.open([str(file)], CorpusOptions(text_column="generation", id_column="id")) as corpus:
+            summary = score_corpus(corpus, folder / SCORES, settings, say=say, on_progress=on_progress)
+        if repeated := summary.duplicate_ids:
+            raise InputError(f"{file}: {repeated} rows have the id of an earlier row; RAID takes each id once")
+        scores = pl.read_parquet(folder / SCORES, columns=["score"])["score"].drop_nulls()
+        curve = scale or _scale_of(calibration, scores)
+        write_submission(_submission_rows(folder / SCORES, curve), folder / PREDICTIONS)
+        given = {name: value for name, value in asdict(metadata).items() if value or name in _LINKS}
+        publish_json(folder / METADATA, given)
+        run.metrics({"texts": summary.rows, "unscored": summary.failed, **_moments(scores.to_numpy())})
+        for name in (PREDICTIONS, METADATA, SCORES):
+            run.file(folder / name)
     return Submission(folder, summary.rows, summary.failed)
+
+
+def _of_detector(settings: ScoringSettings, say: Callable[[str], None]) -> tuple[Calibration | None, dict[str, Any]]:
+    """A detector's calibration, and what a run says of it by its name; the detector itself is let go."""
+    detector = load_detector(settings.detector, device=settings.device, say=say)
+    return detector.calibration, {detector.detector.name: described(detector, settings.fpr)}
+
+
+def _moments(scores: np.ndarray) -> dict[str, float]:
+    """What tells two runs apart where no label says how good they are."""
+    return {"score mean": float(scores.mean()), "score sd": float(scores.std())} if len(scores) else {}
 
 
 def write_submission(scores: Iterable[tuple[str, float]], path: Path) -> int:

@@ -2,6 +2,8 @@
 
 import json
 import tempfile
+import urllib.parse
+import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.errors import TrackingError
 from pipelines.provenance import key
-from pipelines.run_store import quiet, reason
+from pipelines.run_store import ARTIFACTS, quiet, reason, sqlite_file
 from pipelines.tracking import COST, KIND_TAG, PARENT_TAG, RECORD_FILE
 
 if TYPE_CHECKING:
@@ -93,21 +95,45 @@ def find_run(client: "MlflowClient", experiment: str, run_id: str) -> RecordedRu
 
 
 def run_record(client: "MlflowClient", run: RecordedRun) -> dict[str, Any]:
-    """What a run kept as `RECORD_FILE`.
+    """What a run kept as `RECORD_FILE`; of a store that was moved, from the artifacts beside it.
 
     Raises:
         TrackingError: when it is not there.
     """
+    beside = artifacts_beside(client, run.id)
     try:
         with quiet(), tempfile.TemporaryDirectory() as scratch:
-            content = Path(client.download_artifacts(run.id, RECORD_FILE, scratch)).read_text(encoding="utf-8")
+            folder = moved_artifacts(client, run.id)
+            path = client.download_artifacts(run.id, RECORD_FILE, scratch) if folder is None else folder / RECORD_FILE
+            content = Path(path).read_text(encoding="utf-8")
         record: dict[str, Any] = json.loads(content)
     except Exception as error:  # of the artifact store, whatever it is
+        looked = "" if beside is None else f", nor is one in {beside}"
         raise TrackingError(
-            f"run {run.id} has no readable {RECORD_FILE} among its artifacts ({reason(error)}): either another program "
-            "recorded it, or the artifacts were moved away from the store"
+            f"run {run.id} has no readable {RECORD_FILE} among its artifacts ({reason(error)}){looked}: either another "
+            "program recorded it, or the artifacts were moved away from the store; of a store in a SQLite file, the "
+            f"folder {ARTIFACTS} belongs beside it"
         ) from error
     return record
+
+
+def artifacts_beside(client: "MlflowClient", run_id: str) -> Path | None:
+    """Where the artifacts of a run are if the SQLite store was moved with them; None for another store."""
+    path = sqlite_file(str(client.tracking_uri))
+    return None if path is None else path.parent / ARTIFACTS / run_id / "artifacts"
+
+
+def moved_artifacts(client: "MlflowClient", run_id: str) -> Path | None:
+    """The artifacts of a run beside its SQLite store, where the folder that the store names for them is gone.
+
+    A store holds absolute paths, so a copy names the artifacts of the original; None where those are there.
+    """
+    with quiet():
+        named = client.get_run(run_id).info.artifact_uri
+    beside = artifacts_beside(client, run_id)
+    if beside is None or not beside.is_dir() or not named.startswith("file:"):
+        return None
+    return None if Path(urllib.request.url2pathname(urllib.parse.urlsplit(named).path)).is_dir() else beside
 
 
 def runs_table(runs: Sequence[RecordedRun], metrics: Sequence[str] = ()) -> list[list[str]]:

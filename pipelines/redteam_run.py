@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -22,6 +21,7 @@ from pipelines.redteam_judging import AFTER, BEFORE, Compared, chance_similarity
 from pipelines.redteam_report import write_redteam_report
 from pipelines.redteam_texts import as_documents
 from pipelines.scoring import Scorer
+from pipelines.tracked_data import record_inputs
 from pipelines.tracking import UNTRACKED, Run, Tracker
 
 FPRS = (0.01, 0.05)
@@ -77,9 +77,7 @@ def run_redteam(
     """
     team = prepare(request, say, steps)
     with tracker.run("redteam", request.output.name, plain(request)) as run:
-        for name in request.inputs:
-            if Path(name).is_file():
-                run.dataset(Path(name), "prompts")
+        record_inputs(run, request.inputs, "prompts", request.columns.input_format)
         team.check()
         team.texts("heldout-before")
         if request.retrain:

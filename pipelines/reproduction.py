@@ -5,81 +5,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from features.errors import TrackingError, UsageError
 from pipelines.layouts.files import file_sha256
 from pipelines.provenance import code_version, machine, package_versions
-from pipelines.recorded_runs import RecordedData, RecordedRun
+from pipelines.recorded_runs import RecordedData, RecordedRun, moved_artifacts
+from pipelines.run_store import SQLITE
 from pipelines.tracking import COST, started_runs
 
-OUTPUT = "output"
-DATA = "inputs"
-DROPPED = ("register_as", "shown", "track", "tracking_uri", "experiment")
-"""Parameters of a recorded command that a repetition does not take over."""
-
-
-@dataclass(frozen=True)
-class CommandLine:
-    """The words of a command of `pawn`, taken apart: the command, and what was given by parameter name."""
-
-    path: tuple[str, ...]
-    command: click.Command
-    given: dict[str, Any]
-
-    @classmethod
-    def parse(cls, words: Sequence[str]) -> "CommandLine":
-        """Take recorded words apart.
-
-        Raises:
-            TrackingError: when this version of the program would not understand them.
-        """
-        from pipelines.cli import cli
-
-        command: click.Command = cli
-        context = click.Context(cli, info_name="pawn")
-        path: list[str] = []
-        rest = list(words)
-        try:
-            while isinstance(command, click.Group):
-                child = command.get_command(context, rest[0]) if rest else None
-                if child is None:
-                    raise click.UsageError(f"no command {' '.join([*path, *rest[:1]])!r}")
-                path.append(rest.pop(0))
-                command, context = child, click.Context(child, parent=context, info_name=path[-1])
-            given, _, order = command.make_parser(context).parse_args(rest)
-        except click.UsageError as error:
-            raise TrackingError(
-                f"this version does not understand the recorded command 'pawn {' '.join(words)}': "
-                f"{error.format_message()}; install the version that recorded it"
-            ) from error
-        named = {parameter.name for parameter in order if parameter.name}
-        return cls(tuple(path), command, {name: given[name] for name in named})
-
-    def words(self) -> list[str]:
-        """The command line again; values as they are in `given`."""
-        options, arguments = [], []
-        for parameter in self.command.params:
-            value = self.given.get(parameter.name or "")
-            if value is None or value == [] or value == ():
-                continue
-            values = list(value) if isinstance(value, list | tuple) else [value]
-            if isinstance(parameter, click.Option):
-                options += _option_words(parameter, values)
-            else:
-                arguments += [str(one) for one in values]
-        return [*self.path, *options, *(["--", *arguments] if arguments else [])]
-
-
-def _option_words(option: click.Option, values: Sequence[Any]) -> list[str]:
-    """An option with each of its values, or a flag."""
-    longest = max(option.opts, key=len)
-    if not option.is_flag:
-        return [word for value in values for word in (longest, str(value))]
-    on = values[-1] in (True, option.flag_value)
-    return [longest] if on else [max(option.secondary_opts, key=len)] if option.secondary_opts else []
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 @dataclass(frozen=True)
@@ -173,34 +111,6 @@ def changed_settings(before: Mapping[str, str], after: Mapping[str, str]) -> lis
     ]
 
 
-def command_to_repeat(
-    record: Mapping[str, Any], folder: Path, moved: Mapping[Path, Path], *, tracking_uri: str, experiment: str
-) -> list[str]:
-    """The words of the recorded command with its output in `folder`, its data where they are, and tracking on.
-
-    Raises:
-        TrackingError: when there is no command on record, or data cannot be put into it.
-    """
-    if not record["command"]:
-        raise TrackingError("the run was not made by a command of pawn, so there is none to repeat")
-    line = CommandLine.parse(record["command"])
-    known = {parameter.name for parameter in line.command.params}
-    given = {name: value for name, value in line.given.items() if name not in DROPPED}
-    if OUTPUT in known:
-        given[OUTPUT] = str(folder / (Path(str(given.get(OUTPUT, "out"))).name or "out"))
-    if any(before != now for before, now in moved.items()):
-        if DATA not in given:
-            raise TrackingError(
-                f"pawn {' '.join(line.path)} names its data in a file of its own, so --data cannot move them; "
-                "put them where they were"
-            )
-        given[DATA] = [str(path.absolute()) for path in moved.values()]
-    if "track" not in known:
-        raise TrackingError(f"pawn {' '.join(line.path)} records no runs in this version")
-    given |= {"track": True, "tracking_uri": tracking_uri, "experiment": experiment}
-    return CommandLine(line.path, line.command, given).words()
-
-
 def repeat(words: Sequence[str], folder: Path) -> str:
     """Run a command in this process, in a working directory; returns the id of the run that it recorded.
 
@@ -260,3 +170,17 @@ def working_folder(record: Mapping[str, Any], given: str | None, say: Callable[[
         return recorded
     say(f"The folder of the run, {recorded}, is gone: its relative paths are looked up here")
     return Path.cwd()
+
+
+def store_of_repetition(
+    client: "MlflowClient", run: RecordedRun, store: str, folder: Path, say: Callable[[str], None]
+) -> str:
+    """The URI of the store that a repetition is recorded in: the run's own, or one in the repetition's folder.
+
+    The latter where the store was moved: it names a folder for artifacts that is gone, and may not be made there.
+    """
+    if moved_artifacts(client, run.id) is None:
+        return store
+    own = f"{SQLITE}{folder / 'mlflow.db'}"
+    say(f"The store was moved, and names a folder for artifacts that is gone: the repetition is in {own}")
+    return own

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 DEFAULT_EXPERIMENT = "pawn-detect"
 SQLITE = "sqlite:///"
+ARTIFACTS = "mlartifacts"
+"""Folder of the artifacts, beside a store that is a SQLite file."""
+
 SECONDS_TO_ANSWER = 5
 """How long a store may take to accept a connection. MLflow itself would try a database for a minute."""
 

@@ -1,18 +1,38 @@
 """Files of texts as inputs of an MLflow run: their hash, and the data card that describes them."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.card_checks import card_of_file
 from pipelines.conversion import corpus_facts
 from pipelines.data_cards import card_folders
+from pipelines.inputs import resolve
 from pipelines.layouts.files import file_sha256
+from pipelines.tracking import Run
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 DIGEST_LENGTH = 36  # as long as MLflow takes it; the whole hash is in the source
+
+
+def record_inputs(run: Run, given: Iterable[str], context: str, input_format: str | None = None) -> None:
+    """Record every file behind paths, folders and globs as an input; standard input has no file.
+
+    Args:
+        run: whose inputs they are.
+        given: what the person typed.
+        context: what for: "evaluation", "calibration".
+        input_format: as the person gave it; in a folder, files of other extensions are no texts.
+
+    Raises:
+        PawnError: as `pipelines.inputs.resolve`.
+    """
+    if names := [name for name in given if name != "-"]:
+        for source in resolve(names, input_format, None)[0]:
+            run.dataset(source.path, context)
 
 
 def dataset_facts(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pipelines.provenance import (
     peak_memory,
     plain,
 )
-from pipelines.run_store import DEFAULT_EXPERIMENT, connect, quiet, reason, shown, sqlite_file, store_uri
+from pipelines.run_store import ARTIFACTS, DEFAULT_EXPERIMENT, connect, quiet, reason, shown, sqlite_file, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -160,7 +160,7 @@ def _experiment(client: "MlflowClient", name: str, uri: str) -> str:
             if found := client.get_experiment_by_name(name):
                 return str(found.experiment_id)
             path = sqlite_file(uri)
-            artifacts = None if path is None else (path.parent / "mlartifacts").as_uri()
+            artifacts = None if path is None else (path.parent / ARTIFACTS).as_uri()
             try:
                 return str(client.create_experiment(name, artifact_location=artifacts))
             except MlflowException:  # another process was quicker

@@ -106,6 +106,7 @@ def _submission(
     from pipelines.progress import ProgressLine, RowsLine
     from pipelines.raid import RaidMetadata, raid_submission
     from pipelines.scoring import ScoringSettings
+    from pipelines.tracking import open_tracker
 
     if len(options["detectors"]) != 1:
         raise click.UsageError(f"a submission is of one detector, got {len(options['detectors'])}")
@@ -117,7 +118,12 @@ def _submission(
     )
     line = ProgressLine(shown=shown)
     metadata = RaidMetadata(detector_name=Path(detector).name, contact_info=contact)
-    found = raid_submission(raid, settings, Path(output), metadata, say=line.say, on_progress=RowsLine(line))
+    tracker = open_tracker(
+        options["tracking_uri"], enabled=options["track"], experiment=options["experiment"], say=line.say
+    )
+    found = raid_submission(
+        raid, settings, Path(output), metadata, say=line.say, on_progress=RowsLine(line), tracker=tracker
+    )
     line.close()
     click.echo(f"{found.rows:,} texts in {output}; {found.unscored:,} without a score are given 0")
     return 3 if found.unscored else 0

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     help="Where the run's data are now: files, or folders to look through; recognised by hash. Repeat for more.",
 )
 @click.option(
+    "--detector",
+    "detectors",
+    multiple=True,
+    metavar="DIR",
+    help="Where a detector that the run judged is now; recognised by its weights. Repeat for more.",
+)
+@click.option(
     "--folder",
     type=click.Path(exists=True, file_okay=False),
     default=None,
@@ -40,6 +47,7 @@ def command(
     run_id: str,
     output: str | None,
     elsewhere: tuple[str, ...],
+    detectors: tuple[str, ...],
     folder: str | None,
     tolerance: float,
     tracking_uri: str | None,
@@ -49,18 +57,19 @@ def command(
 
     The recorded command runs again in a new folder, on files that are the same to the byte, and is recorded as a run
     of its own. What differs in code and package versions is told first. Of figures, all are compared but what a run
-    costs: time and memory.
+    costs: time and memory. A store in a SQLite file may have been moved with the folder mlartifacts beside it.
 
     Exit codes: 0 the figures agree, 1 they do not or the run cannot be repeated, 2 wrong usage.
 
     \b
     Example:  pawn reproduce 3f2a91c0 -o again
-              pawn reproduce 3f2a91c0 --data corpora --tracking-uri sqlite:///other/mlflow.db
+              pawn reproduce 3f2a91c0 --data corpora --tracking-uri sqlite:///other/mlflow.db --detector runs/mine
     """
     from pathlib import Path
 
     from pipelines import reproduction
     from pipelines.recorded_runs import find_run, run_record
+    from pipelines.repeated_command import Repetition
     from pipelines.run_store import connect_existing, store_uri
 
     def say(message: str) -> None:
@@ -75,12 +84,15 @@ def command(
     for line in reproduction.changed_circumstances(record):
         say(f"Not the same: {line}")
     where = reproduction.working_folder(record, folder, say)
-    words = reproduction.command_to_repeat(record, out, moved, tracking_uri=store, experiment=experiment)
+    again_store = reproduction.store_of_repetition(client, run, store, out, say)
+    own = [Path(path) for path in detectors]
+    words = Repetition(out, where.absolute(), moved, own, again_store, experiment).words(record)
     say(f"In {where}: pawn {' '.join(words)}")
-    again = find_run(client, experiment, reproduction.repeat(words, where))
-    for line in reproduction.changed_settings(run.parameters, again.parameters):
+    again = reproduction.repeat(words, where)
+    repeated = find_run(connect_existing(again_store), experiment, again)
+    for line in reproduction.changed_settings(run.parameters, repeated.parameters):
         say(f"Not the same: {line}")
-    return _report(run.id, again.id, reproduction.compare(run.metrics, again.metrics, tolerance))
+    return _report(run.id, again, reproduction.compare(run.metrics, repeated.metrics, tolerance))
 
 
 def _report(before: str, after: str, figures: "list[Comparison]") -> int:

@@ -1,8 +1,10 @@
 """`pawn evaluate` and `pawn benchmark`: figures that the written scores give again, thresholds from other texts."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -56,6 +58,17 @@ def labelled(tmp_path: Path) -> Path:
 def others(tmp_path: Path) -> Path:
     """Two hundred texts of the session's corpus that are not among the labelled ones."""
     return write_jsonl(tmp_path / "others.jsonl", labelled_rows()[40:])
+
+
+def only_run(uri: str) -> tuple[Any, Any]:
+    """A client of a store, and the one run in it that is no part of another."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    (experiment,) = (found for found in client.search_experiments() if found.name == "pawn-detect")
+    runs = client.search_runs([experiment.experiment_id])
+    (run,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    return client, run
 
 
 def evaluate(pawn: Pawn, toy: Toy, labelled: Path, output: Path, *more: object) -> Result:
@@ -417,6 +430,30 @@ def test_raid_writes_a_submission_of_one_detector(toy: Toy, tmp_path: Path, pawn
     assert [row["id"] for row in predictions] == [f"r{place}" for place in range(6)]
 
 
+def test_a_submission_is_a_run_with_its_files_that_can_be_reproduced(
+    toy: Toy, tmp_path: Path, pawn: Pawn, run_store: str
+) -> None:
+    path = tmp_path / "test.csv"
+    pl.DataFrame({"id": [f"r{place}" for place in range(6)], "generation": toy.texts["text"][:6]}).write_csv(path)
+    shared = ("--cache", toy.cache, "--backbone", toy.model, "--contact", "me", "--track", "--tracking-uri", run_store)
+    result = pawn("evaluate", "--detector", toy.detector, "--raid", path, "-o", tmp_path / "mine", *shared)
+    assert result.code == 0, result.err
+    client, run = only_run(run_store)
+    assert (run.data.tags["pawn.kind"], run.info.run_name) == ("evaluate", "mine")
+    assert run.data.params["scoring.detector"] == str(toy.detector)
+    assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["test.csv"]
+    kept = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert kept == {"run.json", "predictions.json", "metadata.json", "scores.parquet"}
+    scores = pl.read_parquet(tmp_path / "mine" / "scores.parquet")["score"]
+    assert run.data.metrics["cost/wall_seconds"] > 0
+    assert run.data.metrics["score mean"] == pytest.approx(scores.mean())
+    path.rename(tmp_path / "moved.csv")
+    where = ("--data", tmp_path / "moved.csv", "-o", tmp_path / "again", "--tracking-uri", run_store)
+    again = pawn("reproduce", run.info.run_id, *where)
+    assert again.code == 0, again.err + again.out
+    assert "all 4 agree" in again.out
+
+
 def test_one_of_data_and_raid_is_needed(toy: Toy, tmp_path: Path, pawn: Pawn) -> None:
     result = pawn("evaluate", "--detector", toy.detector, "-o", tmp_path / "out")
     assert (result.code, "give labelled texts with --data, or RAID's test file with --raid" in result.err) == (2, True)
@@ -425,15 +462,11 @@ def test_one_of_data_and_raid_is_needed(toy: Toy, tmp_path: Path, pawn: Pawn) ->
 def test_an_evaluation_is_a_run_that_can_be_reproduced(
     toy: Toy, labelled: Path, others: Path, tmp_path: Path, pawn: Pawn, run_store: str
 ) -> None:
-    from mlflow import MlflowClient
-
     tracked = ("--track", "--tracking-uri", run_store)
     names = ("--detector", toy.detector, "--detector", "rank", "--calibrate-on", others)
     first = evaluate(pawn, toy, labelled, tmp_path / "first", *names, *tracked)
     assert first.code == 3, first.err
-    client = MlflowClient(run_store)
-    (experiment,) = [found for found in client.search_experiments() if found.name == "pawn-detect"]
-    (run,) = client.search_runs([experiment.experiment_id])
+    _, run = only_run(run_store)
     assert run.data.tags["mlflow.runName"] == "first"
     assert {item.dataset.name for item in run.inputs.dataset_inputs} == {"labelled.jsonl", "others.jsonl"}
     again = pawn("reproduce", run.info.run_id, "-o", tmp_path / "again", "--tracking-uri", run_store)
@@ -442,3 +475,55 @@ def test_an_evaluation_is_a_run_that_can_be_reproduced(
         pl.read_parquet(path / "judgements.parquet") for path in (tmp_path / "first", tmp_path / "again" / "first")
     ]
     assert written[0].equals(written[1])
+
+
+def test_an_evaluation_is_reproduced_where_data_detector_and_store_have_moved(
+    toy: Toy, labelled: Path, tmp_path: Path, pawn: Pawn, run_store: str
+) -> None:
+    before, now = tmp_path / "before", tmp_path / "now"
+    (before / "texts").mkdir(parents=True)
+    lines = labelled.read_text().splitlines(keepends=True)
+    for name, part in (("one", lines[:20]), ("two", lines[20:])):
+        (before / "texts" / f"{name}.jsonl").write_text("".join(part))
+    shutil.copy(toy.data, before / "fixing.jsonl")
+    shutil.copytree(toy.detector, before / "detector")
+    options = ("--detector", before / "detector", "--calibrate-on", before / "fixing.jsonl")
+    tracked = ("--track", "--tracking-uri", run_store)
+    first = evaluate(pawn, toy, before / "texts", tmp_path / "first", *options, *tracked)
+    assert first.code == 3, first.err
+    _, run = only_run(run_store)
+    used = {item.dataset.name: item.tags[0].value for item in run.inputs.dataset_inputs}
+    assert used == {"one.jsonl": "evaluation", "two.jsonl": "evaluation", "fixing.jsonl": "calibration"}
+
+    before.rename(now)
+    store = f"sqlite:///{(tmp_path / 'runs').rename(tmp_path / 'copied')}/mlflow.db"
+    (now / "fixing.jsonl").rename(now / "renamed.jsonl")
+    again = ("reproduce", run.info.run_id, "--tracking-uri", store, "--data", now, "-o", tmp_path / "again")
+    lost = pawn(*again)
+    assert (lost.code, f"in {before / 'detector'}, which is not there. Say with --detector" in lost.err) == (1, True)
+    found = pawn(*again, "--detector", now / "detector")
+    assert found.code == 0, found.err + found.out
+    assert f"the repetition is in sqlite:///{tmp_path / 'again' / 'mlflow.db'}" in found.err
+    written = [
+        pl.read_parquet(folder / "judgements.parquet") for folder in (tmp_path / "first", tmp_path / "again/first")
+    ]
+    assert written[0].drop("corpus").equals(written[1].drop("corpus"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_benchmark_is_reproduced_where_its_data_have_moved(
+    toy: Toy, config: Path, pawn: Pawn, run_store: str, tmp_path: Path
+) -> None:
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"protocols": ["in-domain"]}))
+    assert benchmark(pawn, toy, config, "--track", "--tracking-uri", run_store).code == 0
+    _, run = only_run(run_store)
+    (tmp_path / "now").mkdir()
+    (tmp_path / "one.jsonl").rename(tmp_path / "now" / "1.jsonl")
+    (tmp_path / "two.jsonl").rename(tmp_path / "now" / "2.jsonl")
+    config.unlink()
+    where = ("--data", tmp_path / "now", "-o", tmp_path / "again", "--tracking-uri", run_store)
+    again = pawn("reproduce", run.info.run_id, *where)
+    assert again.code == 0, again.err + again.out
+    assert again.out.splitlines()[-1].endswith(" agree")
+    written = [pl.read_parquet(folder / "judgements.parquet") for folder in (tmp_path / "out", tmp_path / "again/out")]
+    assert written[0].drop("id").equals(written[1].drop("id"))

@@ -6,6 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import pandas
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +21,7 @@ from pipelines.corpora import Corpus, CorpusOptions
 from pipelines.fitting import SPLIT, LabelledRequest
 from pipelines.scoring import score_corpus
 from pipelines.text_training import run_text_training
+from pipelines.tracked_models import EXAMPLE_TEXT, save_detector_model
 from tests.e2e.conftest import Pawn
 from tests.e2e.runs import (
     COLUMNS,
@@ -301,3 +304,12 @@ def test_a_run_of_it_is_on_record(data: Path, tmp_path: Path, pawn: Pawn, run_st
     assert run.data.params["recipe.config.vocabulary"] == "150"
     assert math.isclose(run.data.metrics["auroc"], card(tmp_path / "out")["training"]["test"]["auroc"])
     assert len(run.outputs.model_outputs) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")  # of MLflow, of its own API
+def test_a_logged_model_without_scoring_settings_is_served(tfidf: Path, tmp_path: Path) -> None:
+    save_detector_model(tfidf, tmp_path / "model", EXAMPLE_TEXT)
+    texts = [labelled(1)[0]["text"], None]
+    answer = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(pandas.DataFrame({"text": texts}))
+    expected = Scorer.load(ScoringSettings(detector=str(tfidf))).score(texts)
+    assert answer.to_dict("records") == expected.select("score", "p_value", "is_machine", "status").to_dicts()

@@ -1,5 +1,6 @@
 """`pawn runs`: lists and comparisons of what a store holds."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,15 @@ import pytest
 
 from features.errors import TrackingError
 from pipelines.cli import main
-from pipelines.recorded_runs import comparison, figure, find_run, run_record, runs_table, top_level_runs
+from pipelines.recorded_runs import (
+    comparison,
+    figure,
+    find_run,
+    moved_artifacts,
+    run_record,
+    runs_table,
+    top_level_runs,
+)
 from pipelines.run_store import connect
 from pipelines.tracking import open_tracker
 
@@ -116,9 +125,21 @@ def test_a_run_without_its_record_says_what_is_missing(run_store: str, ids: list
     client = connect(run_store)
     found = find_run(client, "pawn-detect", ids[0])
     assert run_record(client, found)["settings"]["seed"] == 1
-    (tmp_path / "runs" / "mlartifacts").rename(tmp_path / "moved")
-    with pytest.raises(TrackingError, match=f"run {ids[0]} has no readable run.json among its artifacts"):
+    artifacts = tmp_path / "runs" / "mlartifacts"
+    artifacts.rename(tmp_path / "moved")
+    beside = artifacts / ids[0] / "artifacts"
+    with pytest.raises(
+        TrackingError, match=f"run {ids[0]} has no readable run.json among its .*, nor is one in {beside}:"
+    ):
         run_record(client, found)
+
+
+def test_a_store_moved_with_its_artifacts_is_read(run_store: str, ids: list[str], tmp_path: Path) -> None:
+    assert moved_artifacts(connect(run_store), ids[0]) is None
+    moved = shutil.move(tmp_path / "runs", tmp_path / "elsewhere")
+    client = connect(f"sqlite:///{moved}/mlflow.db")
+    assert moved_artifacts(client, ids[0]) == moved / "mlartifacts" / ids[0] / "artifacts"
+    assert run_record(client, find_run(client, "pawn-detect", ids[0]))["settings"]["seed"] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What `pawn reproduce` decides: the command to repeat, the data that may be used, figures that agree."""
+"""What `pawn reproduce` decides: the data that may be used, what is told, figures that agree."""
 
 import math
 from datetime import UTC, datetime
@@ -12,88 +12,17 @@ from pipelines.layouts.files import file_sha256
 from pipelines.provenance import code_version, package_versions
 from pipelines.recorded_runs import RecordedData, RecordedRun
 from pipelines.reproduction import (
-    CommandLine,
     changed_circumstances,
     changed_settings,
     check_data,
-    command_to_repeat,
     compare,
     reproduction_folder,
     working_folder,
 )
 
-STORE = {"tracking_uri": "sqlite:////s.db", "experiment": "e"}
-
 
 def recorded(*data: RecordedData) -> RecordedRun:
     return RecordedRun("0123456789abcdef", "train", "mine", "FINISHED", datetime.now(UTC), {}, {}, list(data))
-
-
-def test_a_command_line_survives_being_taken_apart() -> None:
-    words = ["train", "pawn", "--data", "a.csv", "--data=b.csv", "-o", "out", "--no-progress", "--epochs", "2"]
-    line = CommandLine.parse(words)
-    assert line.path == ("train", "pawn")
-    assert line.given == {"inputs": ["a.csv", "b.csv"], "output": "out", "shown": False, "epochs": "2"}
-    assert CommandLine.parse(line.words()) == line
-    extract = CommandLine.parse(["extract", "--cache", "c", "--", "-odd.csv", "b.csv"])
-    assert extract.given == {"cache": "c", "inputs": ("-odd.csv", "b.csv")}
-    assert extract.words() == ["extract", "--cache", "c", "--", "-odd.csv", "b.csv"]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["trian", "pawn"], "does not understand the recorded command 'pawn trian pawn': no command 'trian'"),
-        (["train", "pawn", "--magic", "1"], "No such option.*--magic.*install the version that recorded it"),
-    ],
-)
-def test_a_command_of_another_version_is_refused(words: list[str], message: str) -> None:
-    with pytest.raises(TrackingError, match=message):
-        CommandLine.parse(words)
-
-
-def test_a_repetition_writes_elsewhere_is_tracked_and_registers_nothing(tmp_path: Path) -> None:
-    words = [
-        "train",
-        "lightgbm",
-        "--data",
-        "a.csv",
-        "-o",
-        "runs/mine",
-        "--no-track",
-        "--register-as",
-        "m",
-        "--seed",
-        "7",
-    ]
-    repeated = command_to_repeat({"command": words}, tmp_path, {Path("/d/a.csv"): Path("/d/a.csv")}, **STORE)
-    given = CommandLine.parse(repeated).given
-    assert given == {
-        "inputs": ["a.csv"],
-        "output": str(tmp_path / "mine"),
-        "seed": "7",
-        "track": True,
-        "tracking_uri": "sqlite:////s.db",
-        "experiment": "e",
-    }
-
-
-def test_data_that_moved_replace_those_of_the_command(tmp_path: Path) -> None:
-    moved = {Path("/d/a.csv"): Path("/n/x.csv"), Path("/d/b.csv"): Path("/d/b.csv")}
-    repeated = command_to_repeat({"command": ["extract", "a.csv", "b.csv"]}, tmp_path, moved, **STORE)
-    assert CommandLine.parse(repeated).given["inputs"] == ("/n/x.csv", "/d/b.csv")
-
-
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (None, "the run was not made by a command of pawn"),
-        (["detectors"], "pawn detectors records no runs in this version"),
-    ],
-)
-def test_what_was_no_recording_command_is_not_repeated(command: list[str] | None, message: str, tmp_path: Path) -> None:
-    with pytest.raises(TrackingError, match=message):
-        command_to_repeat({"command": command}, tmp_path, {}, **STORE)
 
 
 def test_data_are_the_same_to_the_byte_or_refused(tmp_path: Path) -> None:
