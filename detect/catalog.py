@@ -241,13 +241,7 @@ def trainable_names() -> list[str]:
 
 
 def reads(what: str, name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a detector, or a member where it is made of several, is one that the catalog says reads this.
-
-    Args:
-        what: `LAYERS`, `TWO_MODELS` or another of what entries read.
-        name: of the detector.
-        settings: of its recipe.
-    """
+    """Whether a detector of a recipe, or a member of it, is one that an entry says reads this, such as `LAYERS`."""
     names = (name, *settings.get("members", ()))
     return any(entry.reads == what for entry in ENTRIES if entry.name in names)
 
