@@ -10,7 +10,7 @@ mostly of shapes that do not come again, and take gigabytes; 64 made scoring a f
 
 
 def prepare_memory() -> None:
-    """Say what torch and oneDNN are to do with memory, before they ask: they do so once, at their first work.
+    """Say what torch and oneDNN are to do with memory. They ask once, at their first work; later it changes nothing.
 
     oneDNN, which multiplies bfloat16 matrices on a CPU, keeps few kernels. Tensors of 2 MB and more go on huge pages
     where Linux gives them to who asks: without, training spent 27% of its processor time in the system, most of it on

@@ -9,7 +9,7 @@ import polars as pl
 
 from detect.protocol import Detector, TextDetector
 from detect.trained import Progress, silent
-from features.errors import InputError
+from features.errors import DetectorError, InputError
 from pipelines.benchmark_config import BenchmarkConfig
 from pipelines.benchmark_features import FeatureSource, Seen
 from pipelines.cells import cell_name, digest_of, publish_frame
@@ -92,7 +92,7 @@ class Benchmark:
             say(f"[{place}/{len(missing)}] {contender.label}, {fold.protocol}: {fold.held_out}, seed {seed}")
             try:
                 frame = pl.read_parquet(path) if path.is_file() else self._judged(fold, contender, seed, progress)
-            except (ValueError, InputError) as error:
+            except (ValueError, InputError, DetectorError) as error:
                 say(f"left out: {error}")
                 continue
             figures = figures_table(frame, fprs=self.config.fprs, resamples=self.config.resamples)

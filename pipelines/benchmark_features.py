@@ -16,6 +16,9 @@ from pipelines.judging import LabelledCorpora
 from pipelines.scorers import LanguageModels
 from pipelines.training_data import RowsProgress, backbone_record
 
+View = tuple[tuple[int, ...], str | None]
+"""Layers and observer that detectors read; (): the last alone, None: no observer."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -47,7 +50,13 @@ class FeatureSource:
     progress: RowsProgress = lambda rows, total, tokens: None
 
     def identity(self) -> dict[str, Any]:
-        """Of the features of the backbone alone: the fingerprint and the codec, JSON-able."""
+        """Of the features of the backbone alone: the fingerprint and the codec, JSON-able.
+
+        Raises:
+            PawnError: when a model, an observer or a layer that a detector reads is not there.
+        """
+        for view in self._views().values():
+            self._opened(*view)
         return _identity(*self._opened((), None))
 
     def plain(self) -> Seen:
@@ -63,19 +72,22 @@ class FeatureSource:
 
     def others(self, plain: Seen, say: Callable[[str], None]) -> dict[str, Seen]:
         """The same documents for detectors that read more than the backbone's last layer, by the label of each."""
-        found: dict[tuple[tuple[int, ...], str | None], Seen] = {}
-        seen = {}
+        found: dict[View, Seen] = {}
+        for view in self._views().values():
+            if view not in found:
+                say(_in_words(*view))
+                found[view] = self._again(plain.corpora, *self._opened(*view))
+        return {label: found[view] for label, view in self._views().items()}
+
+    def _views(self) -> dict[str, View]:
+        """What is read by each detector that reads more than the backbone's last layer, by its label."""
+        views = {}
         for contender in self.config.detectors:
             layers = self._layers() if contender.reads_layers() else ()
             observer = self.config.observer if contender.reads_observer() else None
-            if not layers and observer is None:
-                continue
-            view = layers, observer
-            if view not in found:
-                say(_in_words(layers, observer))
-                found[view] = self._again(plain.corpora, *self._opened(layers, observer))
-            seen[contender.label] = found[view]
-        return seen
+            if layers or observer:
+                views[contender.label] = layers, observer
+        return views
 
     def _layers(self) -> tuple[int, ...]:
         return self.config.layers or tuple(spread_layers(self.models.backbone(self.config.backbone)))

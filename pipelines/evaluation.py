@@ -138,7 +138,7 @@ def _judged_by_each(
     for name, scorer in scorers.items():
         try:
             frame, missing = _judged(name, scorer, texts, progress)
-        except DetectorError as error:
+        except (DetectorError, InputError) as error:
             failed[name] = str(error)
             say(f"{name} is left out: {error}")
             continue

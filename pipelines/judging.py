@@ -14,10 +14,11 @@ import polars as pl
 from cache.loader import CachedCorpus
 from cache.store import FeatureStore
 from detect.catalog import LAYERS, TWO_MODELS, load_detector, maker, reads, text_names, trainable_names, untrained_names
+from detect.checked_scores import checked_scores
 from detect.protocol import Detector, LabelledTexts, TextDetector, needs_hidden, needs_observer, reads_text
 from detect.splits import sources
 from detect.text_recipes import text_recipe
-from detect.trained import DetectorCard, Progress, recipe_of, scores_of, streamed_scores
+from detect.trained import DetectorCard, Progress, recipe_of, streamed_scores
 from features.documents import Document, canonical_text
 from features.errors import InputError, UsageError
 from features.extractor import Extractor
@@ -226,12 +227,12 @@ def _scores(
         if prefix is not None:  # cut where the features of the others are cut
             ends = dict(_ends(part, prefix))
             texts = [canonical_text(text)[: ends[place]] for place, text in enumerate(texts)]
-        return detector.score(texts)
-    if prefix is None:
-        return scores_of(detector, part)
+        return checked_scores(detector, texts)
 
     def score(features: Sequence[TokenFeatures]) -> np.ndarray:
-        return detector.score([document.prefix(min(prefix, document.n_tokens)) for document in features])
+        if prefix is not None:
+            features = [document.prefix(min(prefix, document.n_tokens)) for document in features]
+        return checked_scores(detector, features)
 
     return streamed_scores(score, part if needs_hidden(detector) else part.without_hidden())
 

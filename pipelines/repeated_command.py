@@ -127,10 +127,10 @@ class Repetition:
         if self.where != Path(record["folder"]) or any(before != now for before, now in self.data.items()):
             for name in given.keys() & set(DATA):
                 given[name] = self._files(given[name], record)
-        if CONFIG in given:
-            given[CONFIG] = str(self._benchmark(record))
         if DETECTORS in given or self.detectors:
             given[DETECTORS] = self._detectors(given.get(DETECTORS, ()), record)
+        if CONFIG in given:  # after all that may be refused: it is written
+            given[CONFIG] = str(self._benchmark(record))
         given |= {"track": True, "tracking_uri": self.tracking_uri, "experiment": self.experiment}
         return CommandLine(line.path, line.command, given).words()
 
@@ -159,8 +159,11 @@ class Repetition:
 
         if absent := [str(path) for path in self.detectors if not path.is_dir()]:
             raise UsageError(f"--detector {', '.join(absent)} is not there; give the folder of a detector")
+        ready = record["settings"].get(DETECTORS, {})
+        if not isinstance(ready, Mapping) or (self.detectors and not ready):
+            raise UsageError("--detector is for runs that judged detectors which were ready; leave it out")
         # Both in the order given, a repeated one once.
-        judged = [json.loads(scorer["detector"]) for scorer in record["settings"].get(DETECTORS, {}).values()]
+        judged = [json.loads(scorer["detector"]) for scorer in ready.values()]
         recorded = dict(zip(dict.fromkeys(words), judged, strict=False))
         offered = {path: load_detector(str(path)).identity for path in self.detectors}
         for path, identity in offered.items():
@@ -202,6 +205,8 @@ def files_now(words: Iterable[str], folder: Path, moved: Mapping[Path, Path]) ->
     for word in words:
         named = PurePath(os.path.normpath(folder / word))
         files = [named] if named in now else sorted(path for path in now if _is_in(path, named))
+        # A store keeps one path of files that are the same, that of the first run: another folder, the same name.
+        files = files or [path for path in now if path.name == named.name]
         if not files:
             raise TrackingError(
                 f"the run has no file of {word!r} on record, so it is not known where that is now: repeat the run "

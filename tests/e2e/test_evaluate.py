@@ -354,6 +354,29 @@ def test_a_detector_of_ones_own_is_judged_anew_when_its_source_changes(
     assert scores[1] == [-score for score in scores[0]]
 
 
+def test_a_benchmark_refuses_an_observer_that_is_not_there_before_it_extracts(
+    toy: Toy, config: Path, pawn: Pawn, tmp_path: Path
+) -> None:
+    more = {"detectors": ["binoculars"], "observer": "@99"}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | more))
+    result = pawn("benchmark", config, "-o", tmp_path / "out", "--cache", tmp_path / "fresh", "--no-progress")
+    assert (result.code, "no early exit @99" in result.err) == (2, True)
+    assert not list((tmp_path / "fresh").rglob("*.parquet"))
+
+
+def test_a_detector_of_ones_own_that_fails_leaves_the_others_their_folds(
+    toy: Toy, config: Path, pawn: Pawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(config.parent)
+    (config.parent / "wrong_shape.py").write_text(OWN.replace("return np.array([", "return 1 / 0 + np.array(["))
+    more = {"protocols": ["in-domain"], "detectors": ["wrong_shape:Surprise", "rank"]}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | more))
+    result = benchmark(pawn, toy, config)
+    assert result.code == 0, result.err
+    assert "left out: detector surprise failed on" in result.err
+    assert set(pl.read_parquet(config.parent / "out" / "judgements.parquet")["detector"]) == {"rank"}
+
+
 def test_a_fold_with_nothing_to_judge_is_told_and_left_out(toy: Toy, config: Path, pawn: Pawn) -> None:
     write_jsonl(config.parent / "one.jsonl", labelled_rows()[:6])
     more = {"protocols": ["in-domain", "domain"], "detectors": ["rank"], "corpora": {"one": "one.jsonl"}}
