@@ -324,7 +324,8 @@ def test_a_benchmark_judges_detectors_of_two_models_and_of_several_layers(toy: T
     detectors = ["binoculars", "log-likelihood", {"name": "pawn-layers", "settings": {"epochs": 1}}, "logistic"]
     more = {"protocols": ["in-domain"], "detectors": detectors, "observer": "@1", "layers": [1, 2]}
     config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | more))
-    result = benchmark(pawn, toy, config)
+    own_cache = ("--cache", config.parent / "kinds")  # features of other kinds than the session's
+    result = benchmark(pawn, toy, config, *own_cache)
     assert result.code == 0, result.err
     assert "Features of observer @1" in result.err
     assert "Features of hidden states of layers 1, 2" in result.err
@@ -334,7 +335,7 @@ def test_a_benchmark_judges_detectors_of_two_models_and_of_several_layers(toy: T
     assert len({tuple(found) for found in ids.values()}) == 1  # the same documents for all
 
     config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"layers": [2]}))
-    again = benchmark(pawn, toy, config)
+    again = benchmark(pawn, toy, config, *own_cache)
     assert "3 of 4 are judged already and kept" in again.err  # other layers, another detector
 
 

@@ -174,3 +174,19 @@ def test_a_detector_that_the_run_did_not_judge_is_refused(judged: dict[str, Any]
 def test_what_was_no_recording_command_is_not_repeated(command: list[str] | None, message: str, tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match=message):
         repeated(command, tmp_path)
+
+
+def test_a_file_that_the_store_knows_by_another_folder_is_found_by_its_name() -> None:
+    assert files_now(["now/a.csv"], THERE, {Path("/old/a.csv"): Path("/n/a.csv")}) == ["/n/a.csv"]
+
+
+def test_a_detector_is_not_looked_for_in_a_run_that_trained_its_own(tmp_path: Path) -> None:
+    record = {
+        "command": ["benchmark", "small.yaml", "-o", "out"],
+        "folder": str(tmp_path),
+        "settings": {"detectors": [{"label": "rank", "name": "rank"}], "corpora": {}},
+    }
+    again = Repetition(tmp_path / "again", tmp_path, {}, [tmp_path], "sqlite://", "pawn-detect")
+    with pytest.raises(UsageError, match="for runs that judged detectors which were ready"):
+        again.words(record)
+    assert not (tmp_path / "again").exists()
