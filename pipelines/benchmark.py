@@ -82,12 +82,15 @@ class Benchmark:
             finished: given judgements and figures of each cell, first of those kept.
         """
         cells = list(self.cells())
-        kept = [path for *_, path in cells if path.is_file() and self._figures_file(path).is_file()]
-        missing = [cell for cell in cells if cell[3] not in kept]
-        if kept:
-            say(f"{len(kept)} of {len(cells)} are judged already and kept")
-        for path in kept:
-            finished(pl.read_parquet(path), pl.read_parquet(self._figures_file(path)))
+        missing = []
+        for cell in cells:
+            path = cell[-1]
+            if path.is_file() and self._figures_file(path).is_file():
+                finished(pl.read_parquet(path), pl.read_parquet(self._figures_file(path)))
+            else:
+                missing.append(cell)
+        if len(missing) < len(cells):
+            say(f"{len(cells) - len(missing)} of {len(cells)} are judged already and kept")
         for place, (fold, contender, seed, path) in enumerate(missing, start=1):
             say(f"[{place}/{len(missing)}] {contender.label}, {fold.protocol}: {fold.held_out}, seed {seed}")
             try:
@@ -160,9 +163,9 @@ def run_benchmark(
         PawnError: for everything that can be wrong with corpora, backbone, detectors or the disk.
     """
     source = FeatureSource(config, LanguageModels(device, say), cache, rows_line)
+    source.check()
     with tracker.run("benchmark", config.name, config.settings() | {"features": source.identity()}) as run:
-        every = {**config.corpora, **config.only_learnt}
-        for path in (path for paths in every.values() for path in paths):
+        for path in (path for paths in config.every_corpus.values() for path in paths):
             run.dataset(path, "benchmark")
         plain = source.plain()
         for status, count in plain.corpora.left_out.items():
@@ -178,7 +181,7 @@ def run_benchmark(
         judgements, figures = benchmark.run(say, progress, finished)
         say("Intervals of the means")
         means = means_with_intervals(figures, judgements, fprs=config.fprs, resamples=config.resamples)
-        written = write_report(judgements, figures, means, folder, f"Benchmark {config.name}")
+        written = write_report(judgements, figures, means, folder, f"Benchmark {config.name}", config.fprs)
         run.metrics(headline(means))
         for path in written:
             run.file(path, "plots" if path.parent.name == "plots" else "")

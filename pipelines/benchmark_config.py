@@ -76,6 +76,11 @@ class BenchmarkConfig:
             raise UsageError(f"{path} is no benchmark that can be run:\n" + "\n".join(f"- {line}" for line in wrong))
         return cls(**fields)
 
+    @property
+    def every_corpus(self) -> dict[str, tuple[Path, ...]]:
+        """Files of each corpus by its name, whether it is judged or only learnt from."""
+        return {**self.corpora, **self.only_learnt}
+
     def settings(self) -> dict[str, Any]:
         """All of it, JSON-able."""
         files = {

@@ -49,14 +49,17 @@ class FeatureSource:
     cache: Path
     progress: RowsProgress = lambda rows, total, tokens: None
 
-    def identity(self) -> dict[str, Any]:
-        """Of the features of the backbone alone: the fingerprint and the codec, JSON-able.
+    def check(self) -> None:
+        """Open everything that a detector reads, before hours of extraction.
 
         Raises:
-            PawnError: when a model, an observer or a layer that a detector reads is not there.
+            PawnError: when a model, an observer or a layer is not there.
         """
-        for view in self._views().values():
+        for view in {((), None), *self._views().values()}:
             self._opened(*view)
+
+    def identity(self) -> dict[str, Any]:
+        """Of the features of the backbone alone: the fingerprint and the codec, JSON-able."""
         return _identity(*self._opened((), None))
 
     def plain(self) -> Seen:
@@ -66,18 +69,17 @@ class FeatureSource:
             InputError: when none can.
         """
         extractor, store = self._opened((), None)
-        every = {**self.config.corpora, **self.config.only_learnt}
-        corpora = LabelledCorpora.load(every, extractor, store, self.progress, self.config.share)
+        corpora = LabelledCorpora.load(self.config.every_corpus, extractor, store, self.progress, self.config.share)
         return Seen(corpora, _identity(extractor, store))
 
     def others(self, plain: Seen, say: Callable[[str], None]) -> dict[str, Seen]:
         """The same documents for detectors that read more than the backbone's last layer, by the label of each."""
+        views = self._views()
         found: dict[View, Seen] = {}
-        for view in self._views().values():
-            if view not in found:
-                say(_in_words(*view))
-                found[view] = self._again(plain.corpora, *self._opened(*view))
-        return {label: found[view] for label, view in self._views().items()}
+        for view in dict.fromkeys(views.values()):
+            say(_in_words(*view))
+            found[view] = self._again(plain.corpora, *self._opened(*view))
+        return {label: found[view] for label, view in views.items()}
 
     def _views(self) -> dict[str, View]:
         """What is read by each detector that reads more than the backbone's last layer, by its label."""

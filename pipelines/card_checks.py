@@ -47,14 +47,11 @@ class Verdict:
 def check_card(card: DataCard) -> Verdict:
     """Whether a card is complete; that it is well-formed was seen when it was read."""
     blanks = card.blanks
+    known = "" if card.sha256 else " (no SHA-256 known: by their form alone)"
     checks = [
         (not blanks, f"still to be filled in: {', '.join(blanks)}" if blanks else "nothing left to be filled in"),
         (card.layout in LAYOUTS, f"layout {card.layout!r}" + ("" if card.layout in LAYOUTS else " is unknown")),
-        (bool(card.files), f"files {', '.join(card.files)}" if card.files else "it names no files"),
-        (
-            True,
-            "SHA-256 known" if card.sha256 else "no SHA-256 known: files are known by their form alone",
-        ),
+        (bool(card.files), f"files {', '.join(card.files)}{known}" if card.files else "it names no files"),
     ]
     return Verdict(f"card {card.name}", checks)
 

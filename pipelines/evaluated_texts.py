@@ -54,14 +54,8 @@ class EvaluatedTexts:
                 [(Path(path).stem, stack.enter_context(Corpus.open([path], columns))) for path in paths]
                 for paths in (judged, fixing)
             )
-            by_file = [list(_scorable(corpus)) for _, corpus in of_judged]
-            documents = [document for file in by_file for document in file]
-            shared, told = frozenset[str](), []
-            if fixing:
-                others = [document for _, corpus in of_fixing for document in _scorable(corpus)]
-                shared = shared_with(documents, others)
-                told = _shared_told(others, shared, fprs)
-            yield cls(of_judged, of_fixing, shared, [*_repeats_told(by_file), *told])
+            shared, told = _compared([corpus for _, corpus in of_judged], [corpus for _, corpus in of_fixing], fprs)
+            yield cls(of_judged, of_fixing, shared, told)
 
     def rows_that_fix(self, corpus: Corpus) -> Iterator[Row]:
         """The rows of a corpus of `fixing` but for texts that share a source with a judged one."""
@@ -83,6 +77,19 @@ class EvaluatedTexts:
             for path, digest in hashes.items()
             if digest in files
         ]
+
+
+def _compared(
+    judged: Sequence[Corpus], fixing: Sequence[Corpus], fprs: Sequence[float]
+) -> tuple[frozenset[str], list[str]]:
+    """Keys of what is shared, and what is to be told of all texts; they are in memory no longer than this takes."""
+    by_file = [list(_scorable(corpus)) for corpus in judged]
+    told = _repeats_told(by_file)
+    if not fixing:
+        return frozenset(), told
+    others = [document for corpus in fixing for document in _scorable(corpus)]
+    shared = shared_with([document for file in by_file for document in file], others)
+    return shared, told + _shared_told(others, shared, fprs)
 
 
 def shared_with(judged: Sequence[Document], others: Sequence[Document]) -> frozenset[str]:

@@ -123,7 +123,7 @@ def run_evaluation(
         figures = figures_table(judgements, fprs=request.fprs, resamples=request.resamples)
         means = means_with_intervals(figures, judgements, fprs=request.fprs, resamples=request.resamples)
         title = f"Evaluation: {', '.join(request.inputs)}"
-        written = write_report(judgements, figures, means, request.output, title, warnings)
+        written = write_report(judgements, figures, means, request.output, title, request.fprs, warnings)
         run.metrics(headline(means))
         for path in written:
             run.file(path, "plots" if path.parent.name == "plots" else "")

@@ -184,6 +184,32 @@ class FixedRules:
         return table
 
 
+def with_fixed_rules(judgements: pl.DataFrame, fprs: Sequence[float] = FPRS) -> pl.DataFrame:
+    """Judgements with what each fold's calibration part says of its test texts, so that anybody can check a figure.
+
+    Args:
+        judgements: rows of `JUDGEMENT_SCHEMA`.
+        fprs: rates of the thresholds.
+
+    Returns:
+        The same rows, fold by fold, with `probability` of being machine-written and `threshold@x` for each rate and
+        for `DECISION_FPR`: what `score` must reach to be flagged. Null in calibration parts and where `figures_table`
+        gives no figure either.
+    """
+    names = [f"threshold@{rate_name(fpr)}" for fpr in (*fprs, DECISION_FPR)]
+    folds = []
+    for fold in judgements.partition_by(PLACE, maintain_order=True):
+        rules = FixedRules.of(fold.filter(part="calibration"), fprs)
+        scores = fold["score"].to_numpy()
+        limits = rules.limits(fold["n_tokens"].to_numpy())
+        said = dict(zip(names, limits.T, strict=True))
+        said["probability"] = np.full(len(fold), np.nan) if rules.platt is None else rules.platt.probabilities(scores)
+        judged = pl.col("part") == "test"
+        columns = [pl.when(judged).then(pl.Series(value)).fill_nan(None).alias(name) for name, value in said.items()]
+        folds.append(fold.with_columns(columns))
+    return pl.concat(folds)
+
+
 def calibration_of(part: pl.DataFrame) -> Calibration | None:
     """The human scores of a calibration part; None where it has none."""
     human = part.filter(label=0)

@@ -137,13 +137,16 @@ def moved_artifacts(client: "MlflowClient", run_id: str) -> Path | None:
 
 
 def runs_table(runs: Sequence[RecordedRun], metrics: Sequence[str] = ()) -> list[list[str]]:
-    """Runs as rows under a header; `metrics` are names of columns, default those of `METRICS` that there are."""
-    names = [key(name) for name in metrics] or [name for name in METRICS if any(name in run.metrics for run in runs)]
+    """Runs as rows under a header; `metrics` are names of columns, default those of `METRICS` that there are.
+
+    An evaluation has a figure for each protocol and detector ("corpus/pawn/auroc"): the smallest and the largest.
+    """
+    names = [key(name) for name in metrics] or [name for name in METRICS if any(_values(run, name) for run in runs)]
     rows = [["RUN", "STARTED", "KIND", "NAME", "STATUS", "TIME", *names]]
     for run in runs:
         started = run.started.astimezone().strftime("%Y-%m-%d %H:%M")
         time = "" if run.seconds is None else f"{run.seconds:.0f}s"
-        figures = [figure(run.metrics.get(name)) for name in names]
+        figures = [_range(_values(run, name)) for name in names]
         rows.append([run.id[:SHORT_ID], started, run.kind, run.name, run.status.lower(), time, *figures])
     return rows
 
@@ -163,6 +166,19 @@ def comparison(runs: Sequence[RecordedRun], metrics: Sequence[str] = ()) -> list
     chosen = {key(name) for name in metrics}
     shown = [name for name in _names([run.metrics for run in runs]) if not chosen or name in chosen]
     return rows + [["", name, *(figure(run.metrics.get(name)) for run in runs)] for name in shown]
+
+
+def _values(run: RecordedRun, name: str) -> list[float]:
+    """A run's metric of a name; where it has none, those of its protocols and detectors."""
+    if name in run.metrics:
+        return [run.metrics[name]]
+    end = f"/{name.replace(' ', '_')}"  # "real fpr" of a training is "real_fpr" of an evaluation
+    return [value for found, value in run.metrics.items() if found.endswith(end)]
+
+
+def _range(values: Sequence[float]) -> str:
+    ends = dict.fromkeys(figure(end) for end in (min(values), max(values))) if values else ()
+    return "..".join(ends)
 
 
 def figure(value: float | None) -> str:

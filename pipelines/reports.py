@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from detect.protocol import write_bytes
+from pipelines.figures import with_fixed_rules
 from pipelines.parts import disk_errors, publish
 from pipelines.plots import write_plots
 from pipelines.tables import figures_in, first_figures, means_as_text, to_terminal, write_tables
@@ -17,9 +18,10 @@ def write_report(
     means: pl.DataFrame,
     folder: Path,
     title: str,
+    fprs: Sequence[float],
     warnings: Sequence[str] = (),
 ) -> list[Path]:
-    """Write `judgements.parquet`, the tables, `plots/` and `report.md`, which holds tables and pictures.
+    """Write `judgements.parquet` with thresholds and probabilities, the tables, `plots/` and `report.md` with both.
 
     Args:
         judgements: rows of `JUDGEMENT_SCHEMA`.
@@ -27,6 +29,7 @@ def write_report(
         means: what `means_with_intervals` makes of both.
         folder: made where it is not there.
         title: of the report.
+        fprs: rates of the thresholds that `judgements.parquet` has.
         warnings: what its reader should know before any figure.
 
     Returns:
@@ -38,7 +41,7 @@ def write_report(
     with disk_errors(folder, "then repeat the command: what was judged is kept"):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / ".judgements.tmp"
-        judgements.write_parquet(temporary)
+        with_fixed_rules(judgements, fprs).write_parquet(temporary)
         publish(temporary, folder / "judgements.parquet")
         tables = write_tables(figures, means, folder)
         plots = write_plots(judgements, figures, folder / "plots")

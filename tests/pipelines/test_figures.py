@@ -8,7 +8,7 @@ from detect.measures import expected_calibration_error, tpr_at_fpr
 from detect.probability import PlattScaling
 from features.errors import InputError, UsageError
 from pipelines.bootstrap import draw_sources
-from pipelines.figures import LENGTH_BANDS, figure_names, figures_table, slices_of
+from pipelines.figures import LENGTH_BANDS, figure_names, figures_table, slices_of, with_fixed_rules
 from tests.pipelines.judgement_rows import make_judgements
 
 RATES = (0.05, 0.1)
@@ -117,6 +117,26 @@ def test_test_rows_move_no_threshold_and_no_probability():
     row = figures_table(shifted, fprs=RATES, slices=(), resamples=2).row(0, named=True)
     assert row["real_fpr@5%"] == row["real_tpr@5%"] == 1.0
     assert row["brier"] == pytest.approx(row["humans"] / (row["humans"] + row["machines"]))
+
+
+def test_written_thresholds_and_probabilities_give_the_figures_again():
+    judgements = make_judgements(400, 260, ties=True)
+    row = figures_table(judgements, fprs=RATES, slices=(), resamples=2).row(0, named=True)
+    written = with_fixed_rules(judgements, RATES)
+    assert written.select(judgements.columns).equals(judgements)
+    assert (
+        part(written, "calibration").select("probability", "threshold@5%").null_count().row(0)
+        == (part(judgements, "calibration").height,) * 2
+    )
+    test = part(written, "test")
+    for rate in ("5%", "10%"):
+        flagged = test["score"] >= test[f"threshold@{rate}"]
+        assert row[f"real_fpr@{rate}"] == pytest.approx(flagged.filter(test["label"] == 0).mean())
+        assert row[f"real_tpr@{rate}"] == pytest.approx(flagged.filter(test["label"] == 1).mean())
+    assert row["f1@1%"] == pytest.approx(f1_score(test["label"], test["score"] >= test["threshold@1%"]))
+    assert row["brier"] == pytest.approx(brier_score_loss(test["label"], test["probability"]))
+    only_human = judgements.filter((pl.col("part") == "test") | (pl.col("label") == 0))
+    assert with_fixed_rules(only_human, RATES)["probability"].null_count() == only_human.height
 
 
 def test_a_rate_finer_than_the_calibration_texts_is_null_and_said():

@@ -69,6 +69,23 @@ def test_runs_are_listed_newest_first_without_their_folds(run_store: str, ids: l
     assert [line[-1] for line in lines[1:]] == ["0.6", "0.7", "0.6"]
 
 
+def test_a_list_shows_the_range_of_an_evaluations_detectors(run_store: str, run: Run) -> None:
+    tracker = open_tracker(run_store)
+    figures = {"domain/pawn/auroc": 0.9, "domain/lrr/auroc": 0.5, "domain/lrr/auroc_attacked_human": 0.1}
+    for name, metrics in (
+        ("two", figures),
+        ("one", {"evaluation/pawn/auroc": 0.8, "evaluation/pawn/real_fpr@1%": 0.0}),
+    ):
+        with tracker.run("evaluate", name, {}) as made:
+            made.metrics(metrics)
+    code, out, _ = run("runs", "--tracking-uri", run_store)
+    header, one, two = (line.split() for line in out.splitlines())
+    assert code == 0
+    assert header[-3:] == ["auroc", "real", "fpr_at_1pct"]
+    assert one[-2:] == ["0.8", "0"]
+    assert two[-1] == "0.5..0.9"
+
+
 def test_a_list_is_cut_and_filtered_and_shows_the_metrics_asked_for(run_store: str, ids: list[str], run: Run) -> None:
     code, out, _ = run("runs", "--tracking-uri", run_store, "--kind", "train", "-n", 1, "--metric", "documents")
     assert code == 0
