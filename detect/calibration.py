@@ -21,8 +21,13 @@ PROVENANCE_FILE = "calibration.json"
 BAND_STARTS = (0, 48, 96, 192)
 """Tokens at which bands of length begin: a short text's score strays further, so it is judged among short texts."""
 
-SMALLEST_CELL = 100
-"""Human texts that a band or a domain in it must have to be judged by itself: 1% needs 99."""
+CAUTION = 2
+"""What p-values by domain are multiplied by. An unknown domain may be worse than the worst of those at hand, and no few
+domains can tell by how much: with five, each left out in turn, the worst had up to 4.6 times the rate asked for without
+this, and at most three times with it."""
+
+SMALLEST_CELL = 200
+"""Human texts that a band or a domain in it must have to be judged by itself: 1% with `CAUTION` needs 199."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +41,8 @@ class Calibration:
     Where lengths are known a text is compared with human texts of its band of length only, and where domains are known
     with those of each domain by itself, the largest p-value being its own: human texts of the domain in which the
     detector errs most are the ones that an unknown domain might be like (p-values by group: Mondrian conformal
-    prediction, Vovk et al. 2003). A band of fewer than `SMALLEST_CELL` texts is judged by the nearest with that many,
-    and where no band has them by the one with most.
+    prediction, Vovk et al. 2003), and `CAUTION` is for its being worse still. A band of fewer than `SMALLEST_CELL`
+    texts is judged by the nearest with that many, and where no band has them by the one with most.
 
     `provenance` is JSON-able and says where the scores came from: `corpora`, the detector's `weights_sha256`, when
     they were `created`.
@@ -99,9 +104,16 @@ class Calibration:
         return np.searchsorted(BAND_STARTS, lengths, side="right") - 1
 
     @property
+    def _caution(self) -> int:
+        return 1 if self.domains is None else CAUTION
+
+    @property
     def smallest_fpr(self) -> float:
-        """1 / (n + 1) of the smallest set of texts compared with: the p-value of a score above every human one."""
-        return 1 / (self.fewest + 1)
+        """The p-value of a score above every human one: 1 / (n + 1) of the smallest set of texts compared with.
+
+        By domain, `CAUTION` times that.
+        """
+        return self._caution / (self.fewest + 1)
 
     @property
     def fewest(self) -> int:
@@ -109,7 +121,9 @@ class Calibration:
         return min(len(cell) for cells in self._cells for cell in cells)
 
     def p_values(self, scores: ArrayLike, n_tokens: ArrayLike | None = None) -> np.ndarray:
-        """(1 + human scores at or above each score) / (n + 1), the largest of all domains: (docs,) to (docs,) float64.
+        """(1 + human scores at or above each score) / (n + 1): (docs,) to (docs,) float64.
+
+        By domain, the largest of them all, times `CAUTION` and at most 1.
 
         Args:
             scores: of texts, (docs,).
@@ -121,7 +135,8 @@ class Calibration:
         values = np.asarray(scores, dtype=np.float64)
         if nan := int(np.isnan(values).sum()):
             raise ValueError(f"{nan} of {values.size} scores are NaN and have no p-value")
-        by_band = np.stack([np.max([_p_values(cell, values) for cell in cells], axis=0) for cells in self._cells])
+        by_cell = ([_p_values(cell, values, self._caution) for cell in cells] for cells in self._cells)
+        by_band = np.stack([np.max(cells, axis=0) for cells in by_cell])
         if n_tokens is None:
             return np.asarray(by_band.max(axis=0))
         return np.asarray(by_band[self._band(np.asarray(n_tokens)), np.arange(len(values))])
@@ -149,7 +164,7 @@ class Calibration:
             UsageError: when `fpr` is one that this calibration cannot promise.
         """
         self.check_fpr(fpr)
-        return np.array([max(_threshold(cell, fpr) for cell in cells) for cells in self._cells])
+        return np.array([max(_threshold(cell, fpr, self._caution) for cell in cells) for cells in self._cells])
 
     def check_fpr(self, fpr: float) -> None:
         """Refuse a false-positive rate outside (0, 1) or finer than the calibration set resolves.
@@ -212,14 +227,15 @@ class Calibration:
             raise DetectorError(f"{path} holds no calibration ({error}); calibrate again") from error
 
 
-def _p_values(human: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _p_values(human: np.ndarray, values: np.ndarray, caution: int) -> np.ndarray:
     """p-values of scores, (docs,), among ascending human ones."""
-    return (1 + len(human) - np.searchsorted(human, values, side="left")) / (len(human) + 1)
+    above = 1 + len(human) - np.searchsorted(human, values, side="left")
+    return np.minimum(1.0, caution * above / (len(human) + 1))
 
 
-def _threshold(human: np.ndarray, fpr: float) -> float:
+def _threshold(human: np.ndarray, fpr: float, caution: int) -> float:
     """The smallest score whose p-value among ascending human ones is at most the rate."""
     # The quotients themselves are compared with fpr, as _p_values gives them: no floor of a product.
-    quotients = (1 + np.arange(len(human) + 1)) / (len(human) + 1)
+    quotients = np.minimum(1.0, caution * (1 + np.arange(len(human) + 1)) / (len(human) + 1))
     at_or_above = int(np.searchsorted(quotients, fpr, side="right")) - 1
     return float(np.nextafter(human[len(human) - 1 - at_or_above], np.inf))

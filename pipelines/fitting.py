@@ -21,7 +21,7 @@ from pipelines.corpora import CorpusOptions
 from pipelines.parts import disk_errors
 from pipelines.tracked_models import EXAMPLE_TEXT
 from pipelines.tracking import Run
-from pipelines.training_figures import figures
+from pipelines.training_figures import FPRS, TRADE_FPRS, figures
 
 SPLIT = {"train": 0.7, "validation": 0.1, "calibration": 0.1, "test": 0.1}
 """Shares of the sources of a corpus: learnt from, early stopping, human scores for p-values, reported figures."""
@@ -202,11 +202,13 @@ def _calibration(learner: Learner[D], detector: D, indices: np.ndarray) -> Calib
     return Calibration(found.scores, {}, None, found.n_tokens)
 
 
-def _whole_figures(labels: np.ndarray, found: BandScores, calibration: Calibration) -> dict[str, float]:
+def _whole_figures(
+    labels: np.ndarray, found: BandScores, calibration: Calibration, fprs: Sequence[float] = FPRS
+) -> dict[str, float]:
     """`figures` of documents (n,) judged whole."""
     last = len(found.places) - 1 - np.unique(found.places[::-1], return_index=True)[1]  # a document's longest row
     n_tokens = None if found.n_tokens is None else found.n_tokens[last]
-    return figures(labels, found.scores[last], calibration, n_tokens)
+    return figures(labels, found.scores[last], calibration, n_tokens, fprs)
 
 
 def _left_out(
@@ -236,7 +238,7 @@ def _left_out(
     rows: list[dict[str, Any]] = []
     for name in names:
         others = _together([human[other] for other in names if other != name])
-        figured = _whole_figures(labels[name], found[name], others)
+        figured = _whole_figures(labels[name], found[name], others, TRADE_FPRS)
         folds[name].metrics(figured)  # only now: thresholds come from the scores of the other folds
         rows.append({"held_out": name} | figured)
     return _together(list(human.values())), rows
