@@ -13,8 +13,8 @@ def prepare_memory() -> None:
     """Say what torch and oneDNN are to do with memory. They ask once, at their first work; later it changes nothing.
 
     oneDNN, which multiplies bfloat16 matrices on a CPU, keeps few kernels. Tensors of 2 MB and more go on huge pages
-    where Linux gives them to who asks: without, training spent 27% of its processor time in the system, most of it on
-    page faults, with them 15%. Who has set `ONEDNN_PRIMITIVE_CACHE_CAPACITY` or `THP_MEM_ALLOC_ENABLE` keeps it.
+    where Linux gives them to who asks: without, training spends much of its time in the system on page faults. Who has
+    set `ONEDNN_PRIMITIVE_CACHE_CAPACITY` or `THP_MEM_ALLOC_ENABLE` keeps it.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS_KEPT))
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
