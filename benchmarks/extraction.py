@@ -15,7 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -54,8 +56,8 @@ def main() -> None:
     variants: dict[str, Callable[[], object]] = {"pawn extract, to Parquet": lambda: to_parquet(ours, texts)}
     for dtype in dict.fromkeys([native_dtype(str(ours.backbone.device)), torch.float32]):
         loop = PlainLoop(files.path, dtype, ours.max_length)
-        variants[f"plain loop, one text at a time, {dtype}"] = lambda loop=loop: loop.each(texts)
-        variants[f"plain loop, batches of {PADDED_BATCH} in file order, {dtype}"] = lambda loop=loop: loop.padded(texts)
+        variants[f"plain loop, one text at a time, {dtype}"] = partial(loop.each, texts)
+        variants[f"plain loop, batches of {PADDED_BATCH} in file order, {dtype}"] = partial(loop.padded, texts)
     seconds = {name: float("inf") for name in variants}
     limit = 0.0
     for _ in range(arguments.rounds):
@@ -106,7 +108,8 @@ class PlainLoop:
         import transformers
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(self.device).eval()
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        self.model = model.to(self.device).eval()
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
         self.max_length = max_length

@@ -8,7 +8,7 @@ Every detector scores the same documents, already in memory, in turns; the least
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ def plain_pawn(hidden_size: int) -> PawnDetector:
 
 
 def measure(
-    scores: dict[str, Callable[[Sequence[TokenFeatures]], np.ndarray]], documents: list[TokenFeatures], turns: int
+    scores: Mapping[str, Callable[[Sequence[TokenFeatures]], np.ndarray]], documents: list[TokenFeatures], turns: int
 ) -> dict[str, float]:
     """The least seconds of each, over turns in which all have theirs."""
     found = dict.fromkeys(scores, float("inf"))

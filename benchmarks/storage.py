@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.generalisation import RECIPES, judge, load, pawn_scores
-from benchmarks.protocols import folds
 from cache.codec import Codec
 from cache.codec_catalog import codec_named
 from cache.store import FeatureStore, open_shard, read_shard, shards_in
@@ -26,6 +25,7 @@ from detect.protocol import write_bytes
 from detect.training import training_precision
 from features.backbone import Fingerprint
 from pipelines.progress import ProgressLine
+from pipelines.protocols import folds
 
 CODECS = ("float16", "int8", "int4", "auto")
 
