@@ -11,12 +11,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import polars as pl
+from scipy.stats import binomtest
 
 from detect.calibration import BAND_STARTS, Calibration
 from detect.protocol import read_card, write_bytes
+from features.documents import MIN_TOKENS
 from pipelines.figures import rate_name
-from pipelines.training_figures import TRADE_FPRS
+from pipelines.training_figures import FPRS, TRADE_FPRS
 
 CARD = Path(__file__).with_name("model_card.md")
 FIGURES = ("auroc", *(f"{kind}@{fpr}" for fpr in ("1%", "5%") for kind in ("tpr", "real fpr", "real tpr")))
@@ -65,6 +68,7 @@ def render(folder: Path, benchmark: pl.DataFrame, attacks: pl.DataFrame, before:
         smallest_fpr=f"{calibration.smallest_fpr:.2%}",
         own=own_table(own),
         trade=trade_table(training["left_out_domains"]),
+        lengths=length_table(calibration),
         rivals=rivals_table(benchmark),
         attacks=attack_table(attacks, record["name"], before),
         attacked_texts=attacks.filter(pl.col("detector") == record["name"])["machines"].max(),
@@ -90,6 +94,52 @@ def trade_table(rows: Sequence[dict[str, Any]]) -> str:
         real = {kind: [row[f"real {kind}@{rate}"] for row in rows] for kind in ("fpr", "tpr")}
         lines.append(f"| {rate} | {mean(real['fpr']):.3f} | {max(real['fpr']):.3f} | {mean(real['tpr']):.3f} |")
     return "\n".join(lines)
+
+
+def length_table(calibration: Calibration) -> str:
+    """Real FPR of human texts by band of length: each domain by the thresholds of the others, and of other lengths.
+
+    From the scores that a calibration on left-out domains keeps, so of the very detector that has it.
+    """
+    assert calibration.domains is not None  # as calibrations on domains have, and the next
+    assert calibration.n_tokens is not None
+    bands = np.searchsorted(BAND_STARTS, calibration.n_tokens, side="right") - 1
+    lines = [
+        f"| tokens | human texts | {' | '.join(f'FPR@{fpr:.0%}, mean | worst domain' for fpr in FPRS)} | "
+        f"{' | '.join(f'by other lengths: FPR@{fpr:.0%}' for fpr in FPRS)} |",
+        f"|---|---|{'---|' * 3 * len(FPRS)}",
+    ]
+    for band, start in enumerate(BAND_STARTS):
+        own = bands == band
+        by_domain = {
+            name: _p_values(calibration, calibration.domains != name, own & (calibration.domains == name))
+            for name in np.unique(calibration.domains[own])
+        }
+        other_lengths = _p_values(calibration, ~own, own)
+        cells = []
+        for fpr in FPRS:
+            accused = {name: int((found <= fpr).sum()) for name, found in by_domain.items()}
+            worst = max(accused, key=lambda name: accused[name] / len(by_domain[name]))
+            average = mean(accused[name] / len(found) for name, found in by_domain.items())
+            cells.append(f"{average:.3f} | {worst} {_share(accused[worst], len(by_domain[worst]))}")
+        cells += [_share(int((other_lengths <= fpr).sum()), len(other_lengths)) for fpr in FPRS]
+        upper = f" to {BAND_STARTS[band + 1] - 1}" if band + 1 < len(BAND_STARTS) else " and more"
+        lines.append(f"| {start or MIN_TOKENS}{upper} | {own.sum():,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _p_values(calibration: Calibration, others: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """p-values of some of a calibration's texts among others of them, by boolean masks."""
+    assert calibration.domains is not None
+    assert calibration.n_tokens is not None
+    among = Calibration(calibration.scores[others], {}, calibration.domains[others], calibration.n_tokens[others])
+    return among.p_values(calibration.scores[own], calibration.n_tokens[own])
+
+
+def _share(count: int, texts: int) -> str:
+    """A share with its 95% interval (Wilson 1927)."""
+    found = binomtest(count, texts).proportion_ci(method="wilson")
+    return f"{count / texts:.3f} [{found.low:.3f}-{found.high:.3f}]"
 
 
 def rivals_table(figures: pl.DataFrame) -> str:
