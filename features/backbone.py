@@ -16,10 +16,11 @@ from torch import Tensor
 from features.causal_lm import CausalLM, TransformersLM
 from features.documents import TEXT_VERSION, canonical_text
 from features.errors import BackboneError, UsageError
+from features.int8 import Int8Llama
 from features.llama import Llama
 from features.memory import prepare_memory
 from features.metrics import METRIC_VERSION
-from features.registry import BackboneFiles
+from features.registry import INT8, BackboneFiles
 
 CHARACTERS_PER_TOKEN = 32
 """A text is cut to its first max_length x 32 characters before it is tokenised, so that a 10 MB document
@@ -44,7 +45,7 @@ class Fingerprint:
     Attributes:
         weights_id: of the language model.
         tokenizer_id: of its tokenizer.
-        dtype: that it computes in.
+        dtype: that it computes in; "int8+" before it where most products are of eight-bit integers.
         max_length: tokens of a text that are read.
         metric_version: of what is computed from logits.
         text_version: of what is done to a text before it is tokenised.
@@ -116,14 +117,12 @@ class Backbone:
 
         Raises:
             BackboneError: when the model cannot be loaded, looks ahead, or changes its logits after the
-                vocabulary projection.
+                vocabulary projection; when it cannot be had in eight-bit integers and is asked for so.
         """
         prepare_memory()
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or native_dtype(device)
-        plain = Llama.load(files.path, dtype) if device == "cpu" else None
-        network = plain or TransformersLM.load(files.path, device, dtype)
-        backbone = cls(files.name, files, network, load_tokenizer(files.path))
+        backbone = cls(files.name, files, _network(files, device, dtype), load_tokenizer(files.path))
         backbone._probe()
         return backbone
 
@@ -179,7 +178,7 @@ class Backbone:
         return Fingerprint(
             weights_id=self.files.weights_id,
             tokenizer_id=self.files.tokenizer_id,
-            dtype=str(self.dtype).removeprefix("torch."),
+            dtype=("int8+" if self.files.int8 else "") + str(self.dtype).removeprefix("torch."),
             max_length=max_length,
             layers=self.check_layers(layers),
             observer=observer,
@@ -236,6 +235,17 @@ class Backbone:
             )
         if isinstance(self.network, TransformersLM):
             self.network.check(name, ids)
+
+
+def _network(files: BackboneFiles, device: str, dtype: torch.dtype) -> CausalLM:
+    """The fastest way to compute a model."""
+    kind = Int8Llama if files.int8 else Llama
+    found = kind.load(files.path, dtype) if device == "cpu" else None
+    if found is None and files.int8:
+        raise BackboneError(
+            f"{files.name}: products of eight-bit integers are for plain Llamas on a processor; leave {INT8} out"
+        )
+    return found or TransformersLM.load(files.path, device, dtype)
 
 
 def native_dtype(device: str) -> torch.dtype:

@@ -119,10 +119,8 @@ class Llama:
         x = functional.embedding(token_ids.flatten(), self._embedding)  # (rows, d)
         rotation = self._rotation(seq)
         for number, layer in enumerate(self._layers, start=1):
-            x = x + self._attention(layer, self._rms(x, layer.attention_norm), rotation, batch)
-            h = self._rms(x, layer.mlp_norm)
-            gated = functional.silu(functional.linear(h, layer.gate), inplace=True)  # (rows, intermediate)
-            x = x + functional.linear(gated.mul_(functional.linear(h, layer.up)), layer.down)
+            x = x + self._attention(layer, self._projected(layer, x), rotation, batch)
+            x = x + functional.linear(self._gated(layer, x), layer.down)
             if number in layers:
                 found[number] = x
         if self.layer_count in found:
@@ -137,9 +135,18 @@ class Llama:
         """Vocabulary projection, (rows, d) -> (rows, vocab)."""
         return functional.linear(hidden, self._head)
 
-    def _attention(self, layer: Layer, h: Tensor, rotation: tuple[Tensor, Tensor], batch: int) -> Tensor:
-        """(rows, d) -> (rows, d): attention within each document, by rotated queries and keys."""
-        projected = functional.linear(h, layer.qkv).view(batch, -1, self.heads + 2 * self.key_heads, self.head_size)
+    def _projected(self, layer: Layer, x: Tensor) -> Tensor:
+        """Queries, keys and values of all heads before rotation, (rows, d) -> (rows, (heads + 2 key heads) x size)."""
+        return functional.linear(self._rms(x, layer.attention_norm), layer.qkv)
+
+    def _gated(self, layer: Layer, x: Tensor) -> Tensor:
+        """What the last map of the feed-forward block reads, (rows, d) -> (rows, intermediate)."""
+        h = self._rms(x, layer.mlp_norm)
+        return functional.silu(functional.linear(h, layer.gate), inplace=True).mul_(functional.linear(h, layer.up))
+
+    def _attention(self, layer: Layer, projected: Tensor, rotation: tuple[Tensor, Tensor], batch: int) -> Tensor:
+        """Attention within each document, by rotated queries and keys: what `_projected` gives -> (rows, d)."""
+        projected = projected.view(batch, -1, self.heads + 2 * self.key_heads, self.head_size)
         rotated, value = projected.split([self.heads + self.key_heads, self.key_heads], 2)
         cosine, sine = rotation
         # The sine of the first half is negative: rolling by half is then the whole of "rotate half".

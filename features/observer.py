@@ -5,14 +5,13 @@ reference (or sampling) and scoring model. Here the backbone is the performer, t
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from features.backbone import Backbone
 from features.errors import BackboneError, UsageError
-from features.registry import resolve
+from features.registry import lasting_name, resolve
 
 EARLY_EXIT = "@"
 """`@20` is the backbone itself, read out after layer 20 by its own final norm and projection."""
@@ -65,8 +64,7 @@ def load_observer(name: str, backbone: Backbone) -> Observer:
         return Observer(name, backbone, int(number))
     observer = Backbone.load(resolve(name), device=str(backbone.device), dtype=backbone.dtype)
     _check_vocabulary(observer, backbone)
-    local = Path(name).expanduser()
-    return Observer(str(local.resolve()) if local.exists() else name, observer)
+    return Observer(lasting_name(name), observer)
 
 
 def _check_vocabulary(observer: Backbone, performer: Backbone) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,6 +88,10 @@ _HUB_FILES = ("*.json", "*.safetensors", *_TOKENIZERS, "merges.txt")
 _NOT_HUB_FILES = ("*/*", "consolidated*")  # the same weights again, in other formats
 
 
+INT8 = ":int8"
+"""Ends the name of a backbone that is to compute most of its products in eight-bit integers."""
+
+
 @dataclass(frozen=True, slots=True)
 class BackboneFiles:
     """A checked language model on disk, and the identities that go into the feature fingerprint."""
@@ -96,6 +100,7 @@ class BackboneFiles:
     path: Path  # a directory with config.json, *.safetensors and the tokenizer
     weights_id: str
     tokenizer_id: str
+    int8: bool = False  # whether it was asked for in eight-bit integers; the files are the same
 
 
 def home() -> Path:
@@ -113,7 +118,7 @@ def resolve(name: str, *, purpose: Purpose = "causal", progress: Progress | None
 
     Args:
         name: in this order: a local directory or `.gguf` file; a registered name; a Hugging Face hub id
-            (`org/name`, `org/name@revision`, `gpt2`).
+            (`org/name`, `org/name@revision`, `gpt2`). A backbone's may end in `:int8` (`features/int8.py`).
         purpose: "causal" for a backbone, "classification" for any model that can be fine-tuned to classify, "writing"
             for one that writes texts, causal or from one sequence to another.
         progress: gets a line of text before each slow step.
@@ -122,6 +127,8 @@ def resolve(name: str, *, purpose: Purpose = "causal", progress: Progress | None
         BackboneError: nothing has that name, it cannot be fetched, or what is there is damaged or not a
             model for that purpose in safetensors.
     """
+    if purpose == "causal" and name.endswith(INT8):
+        return replace(_find(name.removesuffix(INT8), purpose, force=False, progress=progress), name=name, int8=True)
     return _find(name, purpose, force=False, progress=progress)
 
 
@@ -132,6 +139,13 @@ def pull(name: str, *, force: bool = False, progress: Progress | None = None) ->
         BackboneError: as `resolve`.
     """
     return _find(name, "classification" if name in ENCODERS else "causal", force=force, progress=progress)
+
+
+def lasting_name(name: str) -> str:
+    """The name of a model as it is right from any working directory: a path is made absolute."""
+    bare = name.removesuffix(INT8)
+    local = Path(bare).expanduser()
+    return f"{local.resolve()}{name.removeprefix(bare)}" if local.exists() else name
 
 
 def _find(name: str, purpose: Purpose, *, force: bool, progress: Progress | None) -> BackboneFiles:

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from cache.store import FeatureStore
 from features.documents import Document, Status, text_key
 from features.errors import InputError
 from features.extractor import Extractor
+from features.registry import lasting_name
 from pipelines.corpora import Corpus
 from pipelines.extraction import ExtractionSummary, extract_corpus
 
@@ -87,11 +87,8 @@ def corpora_record(data: Corpus) -> list[dict[str, Any]]:
 
 def backbone_record(extractor: Extractor, codec: Codec) -> dict[str, Any]:
     """What a detector keeps of the language model that it was trained on."""
-    name = extractor.backbone.name
-    local = Path(name).expanduser()
     return {
-        # A path is kept whole: the detector is used from other working directories.
-        "name": str(local.resolve()) if local.exists() else name,
+        "name": lasting_name(extractor.backbone.name),  # the detector is used from other working directories
         "hidden_size": extractor.backbone.hidden_size * extractor.fingerprint.layers_kept,
         "codec": codec.name,
         "fingerprint": extractor.fingerprint.to_dict(),
