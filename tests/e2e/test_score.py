@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from detect.calibration import BAND_STARTS
@@ -41,6 +42,32 @@ def texts() -> list[str]:
 @pytest.fixture(scope="session")
 def frame(texts: list[str]) -> pl.DataFrame:
     return pl.DataFrame({"id": [f"row-{i}" for i in range(7)], "text": texts, "source": list("abcdefg")})
+
+
+@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="no products of eight-bit integers here")
+def test_scores_in_eight_bit_integers_stay_near_the_others(pawn: Pawn, tmp_path: Path, toy: Toy) -> None:
+    found = {}
+    for backbone in (toy.model, f"{toy.model}:int8"):
+        out = tmp_path / f"{len(found)}.parquet"
+        result = pawn("score", toy.data, "--detector", toy.detector, "--backbone", backbone, "-o", out)
+        assert result.code == 0, result.err
+        found[str(backbone)] = pl.read_parquet(out)["score"].to_numpy()
+        assert json.loads(pq.read_schema(out).metadata[b"pawn.features"])["dtype"].startswith("int8+") == (
+            "int8" in str(backbone)
+        )
+    exact, rounded = found.values()
+    assert not np.array_equal(exact, rounded)
+    assert np.corrcoef(exact, rounded)[0, 1] > 0.99
+    # A cache keeps the two apart, and a detector of the one goes on with it.
+    cache, detector = tmp_path / "cache", tmp_path / "detector"
+    trained = pawn(
+        *("train", "lightgbm", "--data", toy.data, "--backbone", f"{toy.model}:int8", "--cache", cache, "-o", detector)
+    )
+    assert trained.code == 0, trained.err
+    assert json.loads((detector / "detector.json").read_text())["backbone"]["name"] == f"{toy.model.resolve()}:int8"
+    again = pawn("score", toy.data, "--detector", detector, "--cache", cache, "-o", tmp_path / "again.parquet")
+    assert again.code == 0, again.err
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
 
 
 def test_a_score_as_a_person_types_it(tmp_path: Path, toy: Toy) -> None:
