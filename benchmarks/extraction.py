@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from torch.nn import functional
@@ -27,8 +28,10 @@ from cache.codec_catalog import AUTO, codec_named
 from cache.store import FeatureStore
 from features.backbone import Backbone, native_dtype
 from features.documents import Document, Status, canonical_text
+from features.errors import BackboneError
 from features.extractor import HEAD_ROWS, Extractor
 from features.registry import INT8, resolve
+from features.token_features import METRIC_NAMES, TokenFeatures
 from pipelines.corpora import Row
 from pipelines.extraction import extract_corpus
 from pipelines.progress import ProgressLine
@@ -56,8 +59,7 @@ def main() -> None:
     tokens = sum(len(encoding.token_ids) for encoding in ours.encode(texts))
     print(f"{len(texts)} documents, {tokens:,} tokens, {torch.get_num_threads()} threads, {ours.backbone.dtype}")
     variants: dict[str, Callable[[], object]] = {EXTRACTION: partial(to_parquet, ours, texts)}
-    if ours.backbone.device.type == "cpu":
-        rounded = Extractor(Backbone.load(resolve(f"{arguments.backbone}{INT8}")))
+    if (rounded := in_int8(arguments.backbone)) is not None:
         variants[EXTRACTION8] = partial(to_parquet, rounded, texts)
     for dtype in dict.fromkeys([native_dtype(str(ours.backbone.device)), torch.float32]):
         loop = PlainLoop(files.path, dtype, ours.max_length)
@@ -77,6 +79,10 @@ def main() -> None:
         seconds_there = detectzoo_seconds(arguments.detectzoo, files.path, dtype, texts)
         rates[f"detectzoo Fast-DetectGPT, {dtype}"] = tokens / seconds_there
     print(table(rates))
+    exact = features(Extractor(Backbone.load(files, dtype=torch.float32)), texts)
+    for extractor in (ours, rounded):
+        if extractor is not None:
+            print(errors(exact, features(extractor, texts), extractor.fingerprint.dtype))
 
 
 @torch.inference_mode()
@@ -105,6 +111,34 @@ def to_parquet(extractor: Extractor, texts: list[str]) -> None:
     codec = codec_named(AUTO, extractor.fingerprint.weights_id)
     with tempfile.TemporaryDirectory() as folder:
         extract_corpus(rows, extractor, FeatureStore(Path(folder), extractor.fingerprint, codec))
+
+
+def in_int8(name: str) -> Extractor | None:
+    """The backbone in eight-bit integers, where model and processor allow it."""
+    try:
+        return Extractor(Backbone.load(resolve(f"{name}{INT8}")))
+    except BackboneError as error:
+        print(error)
+        return None
+
+
+def features(extractor: Extractor, texts: list[str]) -> list[TokenFeatures]:
+    """Of each text, in order."""
+    return extractor.extract([str(place) for place in range(len(texts))], extractor.encode(texts))
+
+
+def errors(exact: list[TokenFeatures], found: list[TokenFeatures], dtype: str) -> str:
+    """How far features are from those in float32: root mean squares, of metrics in nats."""
+    column = METRIC_NAMES.index("log_prob")
+    pairs = [(one.metrics[:, column], other.metrics[:, column]) for one, other in zip(exact, found, strict=True)]
+    of_tokens = np.concatenate([other - one for one, other in pairs])
+    of_texts = np.array([other.mean() - one.mean() for one, other in pairs])
+    states, others = (np.concatenate([document.hidden for document in documents]) for documents in (exact, found))
+    relative = np.linalg.norm((others - states).astype(float)) / np.linalg.norm((states - states.mean(0)).astype(float))
+    return (
+        f"{dtype} against float32: log-probability of a token {np.sqrt((of_tokens**2).mean()):.4f}, "
+        f"its mean over a text {np.sqrt((of_texts**2).mean()):.4f}, hidden states {relative:.1%}"
+    )
 
 
 class PlainLoop:
