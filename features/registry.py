@@ -138,6 +138,7 @@ def pull(name: str, *, force: bool = False, progress: Progress | None = None) ->
     Raises:
         BackboneError: as `resolve`.
     """
+    name = name.removesuffix(INT8)  # its files are the same
     return _find(name, "classification" if name in ENCODERS else "causal", force=force, progress=progress)
 
 

@@ -13,7 +13,7 @@ from features.errors import BackboneError
 from features.int8 import Int8Linear, Int8Llama
 from features.llama import Llama
 from features.observer import load_observer
-from features.registry import lasting_name, resolve
+from features.registry import lasting_name, pull, resolve
 from tests.features.tiny_models import write_tiny_model
 
 pytestmark = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="no products of eight-bit integers here")
@@ -119,6 +119,7 @@ def test_its_name_asks_for_it_and_its_features_say_so(directory: Path) -> None:
     assert fingerprint.dtype == f"int8+{other.dtype}"
     assert fingerprint.digest != other.digest
     assert fingerprint.weights_id == other.weights_id
+    assert pull(f"{directory}:int8") == plain.files
 
 
 def test_a_path_is_made_absolute_and_keeps_its_ending(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
