@@ -1,5 +1,8 @@
 """Several detectors as one: the sum of their standardised scores, by weights that are fitted (stacking) or given.
 
+Or one of them decides, and the others move its score by so much at most ("anchored"): what ranks the texts of one
+domain best need not give human texts of every domain the same scores, and what it errs by more is not followed.
+
 Fitted weights are a logistic regression's, none below 0. Members learn from the training part, the weights from the
 validation part, so that a member that learnt its texts by heart gains none by it. Members that stop early look at the
 validation part too: a little of it is used twice. A weight below 0 would read a member backwards, which is right for
@@ -42,7 +45,7 @@ from features.token_features import TokenFeatures
 
 KIND = "ensemble"
 WEIGHTS_FILE = "model.safetensors"
-WEIGHTINGS = ("fitted", "fixed")
+WEIGHTINGS = ("fitted", "fixed", "anchored")
 MEMBERS_FOLDER = "members"
 MEMBER_FOLDER = re.compile(r"[0-9]+-[a-z0-9-]+")
 """What a member's folder may be called: nothing that leads out of the ensemble's."""
@@ -56,8 +59,12 @@ class EnsembleConfig:
         members: names of the catalog, at least two, each once, no ensemble among them.
         weighting: "fitted" weighs members by a logistic regression on the validation part. "fixed" lets standardised
             scores count by their shares: on texts like those trained on, the member that knows them best would get
-            nearly all the weight, and it need not be the one that knows others.
-        shares: how much members count under "fixed", by name; 1 for those not named.
+            nearly all the weight, and it need not be the one that knows others. "anchored" adds to the standardised
+            score of `anchor` the sum of the others, as "fixed" has it, bounded: `reach` x tanh(sum / `softness`).
+        shares: how much members count under "fixed" and "anchored", by name; 1 for those not named.
+        anchor: the member that decides under "anchored".
+        reach: standard deviations by which the others move the anchor's score at most.
+        softness: standard deviations of the others' sum at which they do so by three quarters of that.
         recipes: settings of members' own recipes, by name: of `detect.catalog.maker`, and of
             `detect.text_recipes.text_recipe` for those that read texts.
         inverse_penalty: scikit-learn's C, the inverse of the L2 penalty on fitted weights.
@@ -65,12 +72,16 @@ class EnsembleConfig:
 
     Raises:
         ValueError: when there are too few members, one twice, an ensemble, a recipe or share of none of them, no such
-            weighting, or shares where none are asked for or not above 0.
+            weighting, shares where none are asked for or not above 0, an anchor that is no member or not asked for, or
+            a reach or softness not above 0.
     """
 
     members: tuple[str, ...]
     weighting: str = "fitted"
     shares: Mapping[str, float] = field(default_factory=dict)
+    anchor: str = ""
+    reach: float = 1.0
+    softness: float = 0.5
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inverse_penalty: float = 1.0
     seed: int = 0
@@ -84,19 +95,32 @@ class EnsembleConfig:
                 raise ValueError(f"got {what} of {', '.join(unknown)}, expected only of {', '.join(self.members)}")
         if self.weighting not in WEIGHTINGS:
             raise ValueError(f"expected weighting to be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}")
-        if self.shares and self.weighting != "fixed":
-            raise ValueError(f"shares count under weighting 'fixed' only, got {dict(self.shares)}")
+        if self.shares and self.weighting == "fitted":
+            raise ValueError(f"shares count under weighting 'fixed' and 'anchored' only, got {dict(self.shares)}")
         if not all(0 < share < math.inf for share in self.shares.values()):
             raise ValueError(f"expected finite shares above 0, got {dict(self.shares)}")
+        self._check_anchor()
         if not self.inverse_penalty > 0:
             raise ValueError(f"expected an inverse penalty above 0, got {self.inverse_penalty}")
+
+    def _check_anchor(self) -> None:
+        if (self.weighting == "anchored") != bool(self.anchor):
+            raise ValueError(f"an anchor goes with weighting 'anchored', got {self.anchor!r} with {self.weighting!r}")
+        if self.anchor and (self.anchor not in self.members or self.anchor in self.shares):
+            raise ValueError(
+                f"expected the anchor to be one of {', '.join(self.members)} and to have no share, got {self.anchor!r} "
+                f"and shares {dict(self.shares)}"
+            )
+        if not (0 < self.reach < math.inf and 0 < self.softness < math.inf):
+            raise ValueError(f"expected a finite reach and softness above 0, got {self.reach} and {self.softness}")
 
 
 RECIPES: dict[str, dict[str, Any]] = {
     "ensemble": {},
     "pawn-ensemble": {
-        "members": ("pawn", "lightgbm", "bilinear"),
-        "weighting": "fixed",
+        "members": ("pawn", "lightgbm", "bilinear", "covariance"),
+        "weighting": "anchored",
+        "anchor": "covariance",
         "shares": {"pawn": 0.5, "lightgbm": 0.5},
         # Log-likelihood is what the trees read best; a second helping of it costs where it points the wrong way.
         "recipes": {"pawn": {"epochs": 4, "likelihood_weight": 0.0}},
@@ -119,7 +143,7 @@ def recipe(name: str, *, seed: int = 0, **settings: Any) -> EnsembleConfig:
 
 
 class EnsembleDetector:
-    """A weighted sum of other detectors' scores; higher is more machine-like.
+    """A weighted sum of other detectors' scores, or one that they move; higher is more machine-like.
 
     Scores are log-odds where weights are fitted, else standard deviations from the mean of the validation part.
 
@@ -167,7 +191,7 @@ class EnsembleDetector:
                 member.fit(train, validation)
         table = np.stack([scores_of(member, validation.corpus) for member in self.members], axis=-1)
         self._weights = self._weigh(table, validation.labels)
-        value = auroc(validation.labels, self._weights.log_odds(table))
+        value = auroc(validation.labels, self._combined(self._weights, table))
         progress("fitted", {"validation_auroc": value})
         course = {
             "config": asdict(self.config),
@@ -178,7 +202,7 @@ class EnsembleDetector:
         return self
 
     def score(self, features: Sequence[TokenFeatures]) -> np.ndarray:
-        """The weighted sums (n_docs,) float64, in the order given.
+        """The combined scores (n_docs,) float64, in the order given.
 
         Raises:
             DetectorError: when it is not trained, or the features are not those that it was trained on.
@@ -187,7 +211,7 @@ class EnsembleDetector:
         weights = self._fitted()
         if not features:
             return np.empty(0)
-        return weights.log_odds(np.stack([member.score(features) for member in self.members], axis=-1))
+        return self._combined(weights, np.stack([member.score(features) for member in self.members], axis=-1))
 
     def save(self, directory: Path) -> None:
         """Write a folder for each member, the weights and, last, `detector.json` with all their hashes."""
@@ -236,8 +260,18 @@ class EnsembleDetector:
     def _weigh(self, table: np.ndarray, labels: np.ndarray) -> Weights:
         if self.config.weighting == "fitted":
             return fit_weights(table, labels, self.config.inverse_penalty)
-        shares = np.array([self.config.shares.get(name, 1.0) for name in self.config.members])
+        names = self.config.members
+        shares = np.array([0.0 if name == self.config.anchor else self.config.shares.get(name, 1.0) for name in names])
         return fixed_weights(table, shares)
+
+    def _combined(self, weights: Weights, table: np.ndarray) -> np.ndarray:
+        """The members' scores (n_docs, members) as one, (n_docs,)."""
+        total = weights.log_odds(table)
+        if not self.config.anchor:
+            return total
+        place = self.config.members.index(self.config.anchor)
+        anchor = (table[:, place] - weights.mean[place]) / weights.scale[place]
+        return np.asarray(anchor + self.config.reach * np.tanh(total / self.config.softness))
 
     def _fitted(self) -> Weights:
         if self._weights is None:
@@ -288,7 +322,7 @@ def fixed_weights(table: np.ndarray, shares: np.ndarray) -> Weights:
 
     Args:
         table: (n_docs, members) scores.
-        shares: (members,) above 0.
+        shares: (members,) of 0 or above, not all of them 0.
     """
     mean, scale = standardisation(table)
     spread = (((table - mean) / scale) @ shares).std()

@@ -185,15 +185,32 @@ def hidden_covariance(document: TokenFeatures) -> np.ndarray:
     under the prediction. A linear map of these is a weighted sum of metrics whose weights are linear in the hidden
     states: the idea of PAWN (arXiv 2501.03940) with so few turns that a strong penalty keeps it off any one domain.
     """
+    return _with_covariances(document, _expectations(document))
+
+
+def hidden_covariance_6(document: TokenFeatures) -> np.ndarray:
+    """`hidden_covariance`, and the covariances with the other three metrics: (7 d,).
+
+    These are log rank, the highest log-probability, and the probability mass of likelier tokens.
+    """
+    others = [metric(document, name) for name in ("log_rank", "max_log_prob", "top_p")]
+    return _with_covariances(document, [*_expectations(document), *others])
+
+
+def _expectations(document: TokenFeatures) -> list[np.ndarray]:
+    """What was expected of each token, and what came: three of (n - 1,)."""
+    return [
+        np.minimum(-metric(document, "log_prob"), SURPRISAL_LIMIT),
+        metric(document, "entropy"),
+        np.sqrt(metric(document, "log_prob_variance").clip(0)),
+    ]
+
+
+def _with_covariances(document: TokenFeatures, metrics: list[np.ndarray]) -> np.ndarray:
+    """The mean of the hidden states and their covariances with k metrics (n - 1,) of the next token: ((1 + k) d,)."""
     states = document.hidden[:-1].astype(np.float64)  # (n - 1, d): the last one predicts nothing that came
-    metrics = np.stack(
-        [
-            np.minimum(-metric(document, "log_prob"), SURPRISAL_LIMIT),
-            metric(document, "entropy"),
-            np.sqrt(metric(document, "log_prob_variance").clip(0)),
-        ]
-    )
-    centred = metrics - metrics.mean(1, keepdims=True)  # (3, n - 1)
+    table = np.stack(metrics)
+    centred = table - table.mean(1, keepdims=True)  # (k, n - 1)
     return np.concatenate([states.mean(0), (centred @ states / len(states)).ravel()])
 
 
@@ -239,5 +256,6 @@ POOLINGS = {
         Pooling("rank-buckets", rank_buckets, RANK_BUCKETS),
         Pooling("mean-hidden", mean_hidden),
         Pooling("hidden-covariance", hidden_covariance, blocks=4),
+        Pooling("hidden-covariance-6", hidden_covariance_6, blocks=7),
     )
 }

@@ -121,11 +121,50 @@ def test_members_without_a_share_count_once(train, validation) -> None:
             {"weighting": "fixed", "shares": {"rank": float("nan")}},
             r"finite shares above 0, got {'rank': nan}",
         ),
-        ({"shares": {"rank": 2.0}}, r"shares count under weighting 'fixed' only, got {'rank': 2.0}"),
+        ({"shares": {"rank": 2.0}}, r"shares count under weighting 'fixed' and 'anchored' only, got {'rank': 2.0}"),
         ({"shares": {"entropy": 1.0}}, "got shares of entropy, expected only of rank, log-likelihood"),
     ],
 )
 def test_shares_that_cannot_be_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        new_detector("ensemble", hidden_size=HIDDEN_SIZE, members=("rank", "log-likelihood"), **settings)
+
+
+def test_others_move_the_score_of_an_anchor_by_its_reach_at_most(train, validation, others, tmp_path: Path) -> None:
+    settings = {"members": ("rank", "entropy", "lastde"), "shares": {"rank": 2.0}, "reach": 0.7, "softness": 0.3}
+    detector = new_detector(
+        "ensemble", hidden_size=HIDDEN_SIZE, weighting="anchored", anchor="entropy", **settings
+    ).fit(train, validation)
+    assert isinstance(detector, EnsembleDetector)
+    learnt = np.stack([streamed_scores(member.score, validation.corpus) for member in detector.members], axis=-1)
+    judged = np.stack([member.score(others) for member in detector.members], axis=-1)
+    rank, entropy, lastde = (((judged - learnt.mean(0)) / learnt.std(0))[:, place] for place in range(3))
+    of_learnt = (learnt - learnt.mean(0)) / learnt.std(0)
+    total = (2 * rank + lastde) / (2 * of_learnt[:, 0] + of_learnt[:, 2]).std()
+    found = detector.score(others)
+    np.testing.assert_allclose(found, entropy + 0.7 * np.tanh(total / 0.3), rtol=1e-9, atol=1e-9)
+    assert 0.5 < np.abs(found - entropy).max() <= 0.7
+    detector.save(tmp_path)
+    assert read_detector(tmp_path).score(others).tolist() == found.tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weighting": "anchored"}, "an anchor goes with weighting 'anchored', got '' with 'anchored'"),
+        ({"anchor": "rank"}, "an anchor goes with weighting 'anchored', got 'rank' with 'fitted'"),
+        ({"weighting": "anchored", "anchor": "lrr"}, "the anchor to be one of rank, log-likelihood .* got 'lrr'"),
+        (
+            {"weighting": "anchored", "anchor": "rank", "shares": {"rank": 2.0}},
+            r"to have no share, got 'rank' and shares {'rank': 2.0}",
+        ),
+        (
+            {"weighting": "anchored", "anchor": "rank", "reach": 0.0},
+            "expected a finite reach and softness above 0, got 0.0 and 0.5",
+        ),
+    ],
+)
+def test_anchors_that_cannot_be_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         new_detector("ensemble", hidden_size=HIDDEN_SIZE, members=("rank", "log-likelihood"), **settings)
 
@@ -135,7 +174,7 @@ def test_a_recipe_of_an_ensemble_settles_its_members() -> None:
         new_detector("pawn-ensemble", hidden_size=HIDDEN_SIZE, members=("pawn", "lightgbm"))
     detector = new_detector("pawn-ensemble", hidden_size=HIDDEN_SIZE, seed=3)
     assert isinstance(detector, EnsembleDetector)
-    assert [member.name for member in detector.members] == ["pawn", "lightgbm", "bilinear"]
+    assert [member.name for member in detector.members] == ["pawn", "lightgbm", "bilinear", "covariance"]
 
 
 def test_an_ensemble_is_the_weighted_sum_of_its_standardised_members(

@@ -20,6 +20,7 @@ from detect.pooled import (
     SURPRISAL_LIMIT,
     autocorrelation,
     hidden_covariance,
+    hidden_covariance_6,
     mean_hidden,
     moments,
     pool,
@@ -174,16 +175,18 @@ def test_equal_numbers_have_no_shape_and_no_correlation() -> None:
 
 
 @pytest.mark.parametrize("n_tokens", [2, 3, 60])
-def test_hidden_covariance_is_that_of_plain_loops(n_tokens: int) -> None:
+@pytest.mark.parametrize(("pooled", "others"), [(hidden_covariance, 0), (hidden_covariance_6, 3)])
+def test_hidden_covariance_is_that_of_plain_loops(pooled, others: int, n_tokens: int) -> None:
     item = document(3, 1, n_tokens)
     item.metrics[0, METRIC_NAMES.index("log_prob")] = -2 * SURPRISAL_LIMIT
-    found = hidden_covariance(item)
+    found = pooled(item)
     size, rows = item.hidden.shape[1], item.metrics.astype(float)
     place = METRIC_NAMES.index
     told = [
         [min(-row[place("log_prob")], SURPRISAL_LIMIT) for row in rows],
         [row[place("entropy")] for row in rows],
         [math.sqrt(max(row[place("log_prob_variance")], 0.0)) for row in rows],
+        *([row[place(name)] for row in rows] for name in ("log_rank", "max_log_prob", "top_p")[:others]),
     ]
     states = item.hidden[: n_tokens - 1].astype(float)
     expected = [math.fsum(states[:, d]) / (n_tokens - 1) for d in range(size)]
@@ -203,6 +206,7 @@ def test_only_poolings_of_hidden_states_need_them() -> None:
         "rank-buckets": False,
         "mean-hidden": True,
         "hidden-covariance": True,
+        "hidden-covariance-6": True,
     }
 
 

@@ -34,9 +34,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gltr-buckets": {},
     "logistic": {},
     "bilinear": {},
+    "covariance": {},
 }
 NAMES = sorted(SETTINGS)
-OF_HIDDEN_STATES = {"logistic", "bilinear"}
+OF_HIDDEN_STATES = {"logistic", "bilinear", "covariance"}
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +299,25 @@ def test_balanced_weights_give_both_classes_the_same_total() -> None:
 def test_settings_of_boosting_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BoostingConfig(**settings)
+
+
+def test_a_higher_penalty_of_means_is_scikit_learns_on_smaller_columns(train, validation, others) -> None:
+    settings = {"inverse_penalties": (0.01,), "mean_penalty": 9.0, "prefixes": 0}
+    found = new_detector("covariance", hidden_size=HIDDEN_SIZE, **settings).fit(train, validation).score(others)
+    rows, labels = with_prefixes(train, "hidden-covariance-6", 0)
+    scaler = StandardScaler().fit(rows)
+    smaller = np.array([1 / 3] * HIDDEN_SIZE + [1.0] * (6 * HIDDEN_SIZE))
+    twin = LogisticRegression(C=0.01, class_weight="balanced", max_iter=5000)
+    twin.fit(scaler.transform(rows) * smaller, labels)
+    pooled = np.stack([POOLINGS["hidden-covariance-6"].vector(item) for item in others])
+    np.testing.assert_allclose(found, twin.decision_function(scaler.transform(pooled) * smaller), rtol=1e-5)
+    plain = new_detector("covariance", hidden_size=HIDDEN_SIZE, **settings | {"mean_penalty": 1.0})
+    assert np.abs(plain.fit(train, validation).score(others) - found).max() > 0.01
+
+
+def test_a_penalty_of_means_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a penalty of means above 0, got 0"):
+        LinearConfig(mean_penalty=0)
 
 
 @pytest.mark.parametrize("penalties", [(), (0.1, 0.0)])
