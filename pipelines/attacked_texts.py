@@ -169,7 +169,9 @@ class Attacker:
 
 def queried(scorer: AnyScorer) -> Callable[[Sequence[str]], np.ndarray]:
     """Scores for an attack that queries a detector: what it tries and throws away is not kept in the cache."""
-    asked = Scorer(scorer.detector, scorer.extractor) if isinstance(scorer, Scorer) else scorer
+    asked = scorer
+    if isinstance(scorer, Scorer):
+        asked = Scorer(scorer.detector, scorer.extractor, normalise=scorer.normalise)
     return lambda texts: scores_of_texts(asked, texts)
 
 

@@ -1,5 +1,6 @@
 """A language model that writes passages anew: causal by prompt, or from one sequence to another."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -69,12 +70,34 @@ class Writer:
         return cls(model.eval().requires_grad_(False).to(device), _tokenizer(files))
 
     def rewritten(self, passages: Sequence[str], *, seed: int) -> list[str]:
-        """What the model writes for each passage, sampled in one batch; the caller's random state is left as it was."""
-        inputs = self._tokenizer.pad(
-            {"input_ids": [self._question(passage) for passage in passages]}, return_tensors="pt"
-        )
-        inputs = inputs.to(self._model.device)
-        longest = max(len(self._tokenizer(passage, add_special_tokens=False)["input_ids"]) for passage in passages)
+        """What the model writes for each passage, sampled in one batch; the caller's random state is left as it was.
+
+        Nothing for a passage that is too long for the model's positions.
+        """
+        questions = [self._question(passage) for passage in passages]
+        answers = [self._answer_tokens(passage) for passage in passages]
+        taken = [i for i, (asked, most) in enumerate(zip(questions, answers, strict=True)) if self._room(asked) >= most]
+        written = dict.fromkeys(range(len(passages)), "")
+        if taken:
+            chosen = [questions[i] for i in taken]
+            room = self._room(max(chosen, key=len))
+            found = self._sampled(chosen, min(max(answers[i] for i in taken), room), seed)
+            written |= dict(zip(taken, found, strict=True))
+        return list(written.values())
+
+    def _answer_tokens(self, passage: str) -> int:
+        """How long an answer may be."""
+        return int(MORE_TOKENS * len(self._tokenizer(passage, add_special_tokens=False)["input_ids"])) + 1
+
+    def _room(self, question: Sequence[int]) -> int:
+        """Tokens that the model can write after a question; below 1 where it cannot even read it."""
+        limit = getattr(self._model.config, "max_position_embeddings", None) or sys.maxsize
+        if self._from_sequence:  # question and answer each have positions of their own
+            return limit if len(question) <= limit else 0
+        return limit - len(question)
+
+    def _sampled(self, questions: Sequence[list[int]], new_tokens: int, seed: int) -> list[str]:
+        inputs = self._tokenizer.pad({"input_ids": questions}, return_tensors="pt").to(self._model.device)
         with torch.random.fork_rng(devices=[self._model.device] if self._model.device.type == "cuda" else []):
             torch.manual_seed(seed)
             answers = self._model.generate(
@@ -84,7 +107,7 @@ class Writer:
                 temperature=TEMPERATURE,
                 top_p=TOP_P,
                 top_k=0,
-                max_new_tokens=int(MORE_TOKENS * longest) + 1,
+                max_new_tokens=new_tokens,
                 pad_token_id=self._tokenizer.pad_token_id,
             )
         start = 0 if self._from_sequence else inputs["input_ids"].shape[1]

@@ -121,6 +121,15 @@ def test_a_causal_model_writes_when_it_is_named(tmp_path: Path) -> None:
     assert attacked(f"paraphrase:{path}", TEXT) == attacked(f"paraphrase:{path}", TEXT)
 
 
+def test_a_passage_too_long_for_the_positions_of_a_model_stays(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path, "gpt2")
+    writer = Writer.named(str(path))
+    short, long = "One is here. Two is there.", "word " * 20_000
+    assert writer.rewritten([long], seed=0) == [""]
+    assert writer.rewritten([long, short], seed=0) == ["", *writer.rewritten([short], seed=0)]
+    assert attacked(f"paraphrase:{path}", long.strip()) == [long.strip()]
+
+
 def test_an_encoder_does_not_write(tmp_path: Path) -> None:
     attack = attack_named(f"paraphrase:{write_tiny_encoder(tmp_path)}", WITHOUT)
     # BERT is among the architectures that transformers can give a causal head, so it is its weights that tell.
