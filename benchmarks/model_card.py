@@ -24,6 +24,7 @@ from pipelines.training_figures import FPRS, TRADE_FPRS
 CARD = Path(__file__).with_name("model_card.md")
 FIGURES = ("auroc", *(f"{kind}@{fpr}" for fpr in ("1%", "5%") for kind in ("tpr", "real fpr", "real tpr")))
 ATTACKED = ("auroc", "real_tpr@1%", "real_fpr@1%", "real_tpr@5%", "real_fpr@5%")
+NORMALISED = ("auroc", "real_tpr@1%", "real_fpr@1%", "real_fpr@5%")
 
 
 def main() -> None:
@@ -155,18 +156,26 @@ def rivals_table(figures: pl.DataFrame) -> str:
 
 
 def attack_table(figures: pl.DataFrame, name: str, before: str) -> str:
-    """Figures under each attack, of the detector before this one and of this one, texts read as they are."""
-    chosen = figures.filter(pl.col("defence") == "none")
-    lines = [
-        f"| attack | {' | '.join(f'{figure}, before → now' for figure in ATTACKED)} |",
-        f"|---|{'---|' * len(ATTACKED)}",
-    ]
-    for attack, strength in chosen.select("attack", "strength").unique(maintain_order=True).rows():
-        rows = chosen.filter(pl.col("attack") == attack, pl.col("strength").eq_missing(strength))
-        pair = [rows.filter(pl.col("detector") == detector).row(0, named=True) for detector in (before, name)]
-        cells = " | ".join(f"{pair[0][figure]:.3f} → {pair[1][figure]:.3f}" for figure in ATTACKED)
-        lines.append(f"| {attack}{'' if strength is None else f' {strength:g}'} | {cells} |")
+    """Figures under each attack, of the detector before this one and of this one.
+
+    Texts are read as they are, and then with look-alike and invisible characters put right, as users' texts are.
+    """
+    columns = [f"{figure}, before → now" for figure in ATTACKED] + [f"normalised: {figure}" for figure in NORMALISED]
+    lines = [f"| attack | edit distance | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
+    for attack, strength in figures.select("attack", "strength").unique(maintain_order=True).rows():
+        rows = figures.filter(pl.col("attack") == attack, pl.col("strength").eq_missing(strength))
+        raw = [_only(rows, detector, "none") for detector in (before, name)]
+        mended = _only(rows, name, "normalised")
+        cells = [f"{raw[0][figure]:.3f} → {raw[1][figure]:.3f}" for figure in ATTACKED]
+        cells += [f"{mended[figure]:.3f}" for figure in NORMALISED]
+        edits = "" if raw[1]["edit_distance"] is None else f"{raw[1]['edit_distance']:.3f}"
+        lines.append(f"| {attack}{'' if strength is None else f' {strength:g}'} | {edits} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _only(rows: pl.DataFrame, detector: str, defence: str) -> dict[str, Any]:
+    """The one row of a detector and a defence."""
+    return rows.filter(pl.col("detector") == detector, pl.col("defence") == defence).row(0, named=True)
 
 
 if __name__ == "__main__":

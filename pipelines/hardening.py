@@ -22,7 +22,7 @@ from pipelines.attacked_texts import Attacker, TextSet, text_sets
 from pipelines.corpora import Corpus
 from pipelines.fitting import SPLIT, TrainedDetector, check_output, finish
 from pipelines.hardening_learner import Version, Workshop, open_workshop
-from pipelines.hardening_report import write_hardening_report
+from pipelines.hardening_report import HELD_OUT_OUTPUTS, OUTPUTS, write_hardening_report
 from pipelines.hardening_training import Trainer
 from pipelines.protocols import attack_name
 from pipelines.robustness import StressTest
@@ -46,6 +46,7 @@ class HardeningRequest(TrainingRequest):
         attacks: those learnt from.
         hold_out: those only judged by.
         outputs: labelled files of attackers' outputs that are learnt from and judged by, each source on one side.
+        hold_out_outputs: the same of attackers that are only judged by: their texts of sources nothing was learnt from.
         strengths: as `attacked_texts.parsed_strengths` reads them; of both.
         copies: attacked versions of each text that is learnt from, by attacks drawn at random.
         rounds: trainings; in each, attacks that query a detector are made against the newest one.
@@ -59,6 +60,7 @@ class HardeningRequest(TrainingRequest):
     attacks: Sequence[str]
     hold_out: Sequence[str]
     outputs: Sequence[str] = ()
+    hold_out_outputs: Sequence[str] = ()
     strengths: str = "x1"
     copies: int = 1
     rounds: int = 1
@@ -109,6 +111,7 @@ class Hardening:
         request: what to do.
         workshop: the documents, and what learns from them.
         is_output: of each document, whether it is an attacker's output.
+        is_held_out: of each document, whether it is the output of an attacker that is only judged by.
         models: the language models.
         say: told what a person should know.
         progress: told of trainings.
@@ -118,6 +121,7 @@ class Hardening:
     request: HardeningRequest
     workshop: Workshop
     is_output: Sequence[bool]
+    is_held_out: Sequence[bool]
     models: LanguageModels
     say: Callable[[str], None]
     progress: Progress
@@ -137,8 +141,8 @@ class Hardening:
     def train(self, name: str, versions: Sequence[Version], run: Run) -> tuple[TrainedDetector, AnyScorer]:
         """A detector trained on the documents and some versions, and what scores by it; see `Trainer.train`."""
         learner = self.workshop.learner(self.request.called, versions)
-        if name == BEFORE:
-            learner = replace(learner, not_shown=frozenset(np.flatnonzero(self.is_output).tolist()))
+        not_shown = self.is_output if name == BEFORE else self.is_held_out
+        learner = replace(learner, not_shown=frozenset(np.flatnonzero(not_shown).tolist()))
         record = {
             "attacks": list(self.request.attacks) if versions else [],
             "held_out": list(self.request.hold_out),
@@ -192,8 +196,8 @@ class Hardening:
             for document, text, index in zip(documents, texts, members, strict=True)
         ]
 
-    def subjects(self) -> tuple[Subjects, Subjects]:
-        """Clean documents of the test part with human ones that fix thresholds, and outputs of the test part."""
+    def subjects(self) -> tuple[Subjects, dict[str, Subjects]]:
+        """Clean documents of the test part with human ones that fix thresholds, and outputs by their group's name."""
         names = {"test": JUDGED, "calibration": CALIBRATION}
         documents = [replace(document, id=text_key(document.text)) for document in self.workshop.documents]
         numbers = sources(documents)
@@ -220,7 +224,13 @@ class Hardening:
             own = everything.subset(members)
             chosen += stratified(own.documents, own.corpora, members, limit, self.request.seed)
         outputs = [index for index in everything.of(JUDGED) if self.is_output[index]]
-        return everything.subset(sorted(chosen)), everything.subset(outputs)
+        held_out = {
+            OUTPUTS: [index for index in outputs if not self.is_held_out[index]],
+            HELD_OUT_OUTPUTS: [index for index in outputs if self.is_held_out[index]],
+        }
+        return everything.subset(sorted(chosen)), {
+            name: everything.subset(own) for name, own in held_out.items() if own
+        }
 
 
 def run_hardening(
@@ -245,14 +255,18 @@ def run_hardening(
     """
     request.check()
     models = LanguageModels(request.device, say)
-    with Corpus.open([*request.inputs, *request.outputs], request.corpus_options) as corpus:
+    outputs = [*request.outputs, *request.hold_out_outputs]
+    with Corpus.open([*request.inputs, *outputs], request.corpus_options) as corpus:
         workshop = open_workshop(request, corpus, models, say, rows_line)
         say(f"{len(workshop.documents):,} texts, each once, with one label; {workshop.failed:,} rows cannot be used")
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
         with tracker.run("harden", request.called, settings | {"backbone_record": workshop.facts.backbone}) as run:
             for path in corpus.files:
                 run.dataset(path, "training")
-            hardening = Hardening(request, workshop, _are_outputs(request, workshop), models, say, progress, run)
+            are_outputs, are_held_out = (
+                _are_in(files, request, workshop) for files in (outputs, request.hold_out_outputs)
+            )
+            hardening = Hardening(request, workshop, are_outputs, are_held_out, models, say, progress, run)
             trained, scorers = _rounds(hardening)
             _judge(hardening, scorers)
             finish(trained, request, run, say)
@@ -260,11 +274,11 @@ def run_hardening(
     return workshop.failed
 
 
-def _are_outputs(request: HardeningRequest, workshop: Workshop) -> list[bool]:
-    """Of each document, whether a file of outputs holds it."""
-    if not request.outputs:
+def _are_in(files: Sequence[str], request: HardeningRequest, workshop: Workshop) -> list[bool]:
+    """Of each document, whether one of some files holds it."""
+    if not files:
         return [False] * len(workshop.documents)
-    with Corpus.open(request.outputs, request.corpus_options) as corpus:
+    with Corpus.open(files, request.corpus_options) as corpus:
         keys = {text_key(row.document.text) for row in corpus.rows() if row.status is Status.OK}
     return [text_key(document.text) in keys for document in workshop.documents]
 
@@ -292,8 +306,7 @@ def _judge(hardening: Hardening, scorers: Mapping[str, AnyScorer]) -> None:
     stress = StressTest(subjects, scorers, hardening.attacker, request.report, hardening.say)
     asked = text_sets([*request.attacks, *request.hold_out], request.strengths, list(scorers))
     scored, samples = recorded_stress(stress, asked, run, request.fprs)
-    if outputs.documents:
-        scored = pl.concat([scored, stress.foreign(outputs, "outputs")])
+    scored = pl.concat([scored, *(stress.foreign(own, name) for name, own in outputs.items())])
     table = robustness_table(scored, fprs=request.fprs, resamples=request.resamples)
     heading = f"Hardening: {request.called}"
     written = write_robustness_report(scored, table, samples, request.report, heading, request.fprs)

@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OUTPUTS = "outputs"
-GROUPS = ("clean", "seen in training", "held out", "attackers' outputs")
+HELD_OUT_OUTPUTS = "held-out outputs"
+GROUPS = ("clean", "seen in training", "held out", "attackers' outputs", "held-out attackers' outputs")
 
 NOTES = """\
 The detector *before* learnt from the same texts without any attack, by the same recipe and split. Attacks **seen in
-training** show what was learnt by heart as well as what was understood; only attacks **held out** show what carries
-over. Texts judged are of sources that nothing was learnt from; thresholds are fixed on clean human texts of others.
-AUROC sets attacked machine against clean human texts; TPR and FPR are the shares of attacked machine and of attacked
-human texts that are flagged. An attack that queries a detector is made anew against each one. Intervals and all other
-figures: [the whole report](report.md)."""
+training** show what was learnt by heart as well as what was understood; only attacks and attackers **held out** show
+what carries over. Texts judged are of sources that nothing was learnt from; thresholds are fixed on clean human texts
+of others. AUROC sets attacked machine against clean human texts; TPR and FPR are the shares of attacked machine and of
+attacked human texts that are flagged. An attack that queries a detector is made anew against each one. Intervals and
+all other figures: [the whole report](report.md)."""
 
 
 def write_hardening_report(
@@ -75,6 +76,7 @@ def grouped(table: pl.DataFrame, seen: Sequence[str], held_out: Sequence[str]) -
         **dict.fromkeys(seen, GROUPS[1]),
         **dict.fromkeys(held_out, GROUPS[2]),
         OUTPUTS: GROUPS[3],
+        HELD_OUT_OUTPUTS: GROUPS[4],
     }
     own = table.filter(
         pl.col("defence") == "none", pl.col("target").is_null() | (pl.col("target") == pl.col("detector"))

@@ -49,6 +49,12 @@ def _settings(context: click.Context, parameter: click.Parameter, values: Sequen
     help="Labelled outputs of attackers: learnt from, and those of the test part judged; repeat for more.",
 )
 @click.option(
+    "--hold-out-outputs",
+    multiple=True,
+    metavar="FILE",
+    help="Labelled outputs of other attackers: those of the test part judged, none learnt from; repeat for more.",
+)
+@click.option(
     "--rounds",
     type=click.IntRange(min=1),
     default=1,

@@ -173,17 +173,21 @@ def test_rounds_attack_the_newest_detector(toy: Toy, labelled: Path, pawn: Pawn)
     assert len(rows.filter(pl.col("name").str.starts_with("adaptive"))) == 3  # each against itself
 
 
-def test_outputs_of_attackers_are_learnt_from_and_judged_apart(toy: Toy, labelled: Path, pawn: Pawn) -> None:
-    outputs = [
+def write_outputs(path: Path, attack: str) -> Path:
+    rows = [
         {
             "id": f"o{n}",
-            "text": f"Output {n} of generator {n}, tuned {n} times against {n} several detectors, number {n}.",
+            "text": f"Output {n} of generator {n}, tuned {n} times by {attack} against {n} detectors, number {n}.",
             "label": 1,
         }
-        | {"attack": "dpo", "dataset": "toy", "split": "all", "pair_id": str(n)}
+        | {"attack": attack, "dataset": "toy", "split": "all", "pair_id": str(n)}
         for n in range(100)
     ]
-    path = write_jsonl(labelled.parent / "outputs.jsonl", outputs)
+    return write_jsonl(path, rows)
+
+
+def test_outputs_of_attackers_are_learnt_from_and_judged_apart(toy: Toy, labelled: Path, pawn: Pawn) -> None:
+    path = write_outputs(labelled.parent / "outputs.jsonl", "dpo")
     result = harden(pawn, toy, labelled, *SEEN, "--outputs", path)
     assert result.code == 0, result.err
     rows = pl.read_csv(labelled.parent / "hard-report" / "hardening.csv")
@@ -196,6 +200,22 @@ def test_outputs_of_attackers_are_learnt_from_and_judged_apart(toy: Toy, labelle
     scored = pl.read_parquet(labelled.parent / "hard-report" / "scores.parquet")
     judged = scored.filter(attack="outputs", detector="after")
     assert 0 < len(judged) < 30  # those of the test part
+
+
+def test_outputs_of_held_out_attackers_are_judged_and_never_learnt_from(toy: Toy, labelled: Path, pawn: Pawn) -> None:
+    learnt = write_outputs(labelled.parent / "learnt.jsonl", "dpo")
+    held_out = write_outputs(labelled.parent / "held-out.jsonl", "critic")
+    result = harden(pawn, toy, labelled, *SEEN, "--outputs", learnt, "--hold-out-outputs", held_out)
+    assert result.code == 0, result.err
+    assert re.search(r"Training before: 200 texts, 0 attacked", result.err)
+    assert re.search(r"Training after: 300 texts, \d+ attacked", result.err)
+    rows = pl.read_csv(labelled.parent / "hard-report" / "hardening.csv")
+    for texts, name in (("attackers' outputs", "outputs"), ("held-out attackers' outputs", "held-out outputs")):
+        assert rows.filter(texts=texts)["name"].to_list() == [name, name]
+    scored = pl.read_parquet(labelled.parent / "hard-report" / "scores.parquet").filter(detector="after")
+    sources = {name: set(scored.filter(attack=name)["source"]) for name in ("outputs", "held-out outputs")}
+    assert sources["outputs"] == sources["held-out outputs"]  # the same prompts, and those of the test part alone
+    assert 0 < len(sources["outputs"]) < 30
 
 
 def test_each_training_and_each_attack_is_a_run_below_that_of_the_hardening(
