@@ -80,8 +80,8 @@ class EnsembleConfig:
     weighting: str = "fitted"
     shares: Mapping[str, float] = field(default_factory=dict)
     anchor: str = ""
-    reach: float = 1.0
-    softness: float = 0.5
+    reach: float = 2.0
+    softness: float = 1.0
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inverse_penalty: float = 1.0
     seed: int = 0
@@ -121,7 +121,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "members": ("pawn", "lightgbm", "bilinear", "covariance"),
         "weighting": "anchored",
         "anchor": "covariance",
-        "shares": {"pawn": 0.5, "lightgbm": 0.5},
         # Log-likelihood is what the trees read best; a second helping of it costs where it points the wrong way.
         "recipes": {"pawn": {"epochs": 4, "likelihood_weight": 0.0}},
     },

@@ -160,7 +160,7 @@ def test_others_move_the_score_of_an_anchor_by_its_reach_at_most(train, validati
         ),
         (
             {"weighting": "anchored", "anchor": "rank", "reach": 0.0},
-            "expected a finite reach and softness above 0, got 0.0 and 0.5",
+            "expected a finite reach and softness above 0, got 0.0 and 1.0",
         ),
     ],
 )
