@@ -1,7 +1,7 @@
 """Several detectors as one: the sum of their standardised scores, by weights that are fitted (stacking) or given.
 
 Or one of them decides, and the others move its score by so much at most ("anchored"): what ranks the texts of one
-domain best need not give human texts of every domain the same scores, and what it errs by more is not followed.
+domain best need not give human texts of every domain the same scores, and a larger error of theirs is not followed.
 
 Fitted weights are a logistic regression's, none below 0. Members learn from the training part, the weights from the
 validation part, so that a member that learnt its texts by heart gains none by it. Members that stop early look at the
