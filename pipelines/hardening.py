@@ -224,13 +224,11 @@ class Hardening:
             own = everything.subset(members)
             chosen += stratified(own.documents, own.corpora, members, limit, self.request.seed)
         outputs = [index for index in everything.of(JUDGED) if self.is_output[index]]
-        held_out = {
+        groups = {
             OUTPUTS: [index for index in outputs if not self.is_held_out[index]],
             HELD_OUT_OUTPUTS: [index for index in outputs if self.is_held_out[index]],
         }
-        return everything.subset(sorted(chosen)), {
-            name: everything.subset(own) for name, own in held_out.items() if own
-        }
+        return everything.subset(sorted(chosen)), {name: everything.subset(own) for name, own in groups.items() if own}
 
 
 def run_hardening(
