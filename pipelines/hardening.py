@@ -21,6 +21,7 @@ from pipelines.attack_subjects import CALIBRATION, JUDGED, Subjects, stratified
 from pipelines.attacked_texts import Attacker, TextSet, text_sets
 from pipelines.corpora import Corpus
 from pipelines.fitting import SPLIT, TrainedDetector, check_output, finish
+from pipelines.hardening_generators import ASKING, Generators, check_methods
 from pipelines.hardening_learner import Version, Workshop, open_workshop
 from pipelines.hardening_report import HELD_OUT_OUTPUTS, OUTPUTS, write_hardening_report
 from pipelines.hardening_training import Trainer
@@ -36,6 +37,7 @@ from pipelines.training_data import RowsProgress
 
 BEFORE = "before"
 _ATTACKED_PARTS = ("train", "validation")
+_TEST = ("test",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +47,15 @@ class HardeningRequest(TrainingRequest):
     Attributes:
         attacks: those learnt from.
         hold_out: those only judged by.
+        redteam: methods of `pawn redteam` whose generators' texts are learnt from.
+        hold_out_redteam: those only judged by.
+        redteam_prompts: most prompts that a generator learns on, and that it is judged on.
         outputs: labelled files of attackers' outputs that are learnt from and judged by, each source on one side.
         hold_out_outputs: the same of attackers that are only judged by: their texts of sources nothing was learnt from.
         strengths: as `attacked_texts.parsed_strengths` reads them; of both.
         copies: attacked versions of each text that is learnt from, by attacks drawn at random.
-        rounds: trainings; in each, attacks that query a detector are made against the newest one.
+        rounds: trainings; before each, attacks that query a detector and generators that ask one are made against the
+            newest one.
         queried_texts: texts of each class that such an attack changes in a round.
         limit: most texts of each class that are judged; None: the whole test part.
         attacker: language model of attacks that need one; None: that of the features.
@@ -57,8 +63,11 @@ class HardeningRequest(TrainingRequest):
         resamples: of the bootstrap.
     """
 
-    attacks: Sequence[str]
-    hold_out: Sequence[str]
+    attacks: Sequence[str] = ()
+    hold_out: Sequence[str] = ()
+    redteam: Sequence[str] = ()
+    hold_out_redteam: Sequence[str] = ()
+    redteam_prompts: int = 128
     outputs: Sequence[str] = ()
     hold_out_outputs: Sequence[str] = ()
     strengths: str = "x1"
@@ -69,6 +78,16 @@ class HardeningRequest(TrainingRequest):
     attacker: str | None = None
     fprs: tuple[float, ...] = (0.01, 0.05)
     resamples: int = 1000
+
+    @property
+    def seen(self) -> list[str]:
+        """Attacks and methods that are learnt from."""
+        return [*self.attacks, *self.redteam]
+
+    @property
+    def held_out(self) -> list[str]:
+        """Attacks and methods that are only judged by."""
+        return [*self.hold_out, *self.hold_out_redteam]
 
     @property
     def report(self) -> Path:
@@ -83,17 +102,19 @@ class HardeningRequest(TrainingRequest):
             UsageError: naming what is wrong.
         """
         known = {name: attack_entry(name) for name in (*self.attacks, *self.hold_out)}
-        if not self.attacks or not self.hold_out:
+        check_methods((*self.redteam, *self.hold_out_redteam))
+        if not (self.attacks or self.redteam) or not (self.hold_out or self.hold_out_redteam):
             raise UsageError(
-                "hardening needs --attacks to learn from and --hold-out-attacks to judge by: without the latter nobody "
-                "can tell robustness from memory"
+                "hardening needs --attacks or --redteam to learn from, and --hold-out-attacks or --hold-out-redteam to "
+                "judge by: without the latter nobody can tell robustness from memory"
             )
-        if both := sorted(set(self.attacks) & set(self.hold_out)):
+        if both := sorted(set(self.seen) & set(self.held_out)):
             raise UsageError(f"attack {both[0]} is to be learnt from and held out; choose one")
-        if self.rounds > 1 and not any(known[name].needs == DETECTOR for name in self.attacks):
+        asking = any(known[name].needs == DETECTOR for name in self.attacks) or set(ASKING) & set(self.redteam)
+        if self.rounds > 1 and not asking:
             raise UsageError(
-                f"{self.rounds} rounds, and no attack among {', '.join(self.attacks)} that queries the detector: the "
-                "texts would be the same in each; add adaptive to --attacks, or leave --rounds at 1"
+                f"{self.rounds} rounds, and nothing among {', '.join(self.seen)} that asks the detector: the texts "
+                "would be the same in each; add adaptive to --attacks or critic to --redteam, or leave --rounds at 1"
             )
         text_sets([*known], self.strengths, [])
         if self.detector in text_names():
@@ -127,14 +148,18 @@ class Hardening:
     progress: Progress
     run: Run
     parts: np.ndarray = field(init=False)
+    sources: Sequence[int] = field(init=False)
     attacker: Attacker = field(init=False)
+    generators: Generators = field(init=False)
     trainer: Trainer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.parts = np.array(split_groups(self.workshop.documents, SPLIT, self.request.seed))
+        self.sources = sources(self.workshop.documents)
+        self.parts = np.array(split_groups(self.workshop.documents, SPLIT, self.request.seed, self.sources))
         backbone = self.request.attacker or self.request.backbone
         folder = self.request.report / "attacked"
         self.attacker = Attacker(folder, lambda: self.models.backbone(backbone), backbone, self.request.seed)
+        self.generators = self._generators(backbone)
         kept = self.request.report / "detectors"
         self.trainer = Trainer(self.request, kept, self.workshop, self.models, self.say, self.progress)
 
@@ -144,8 +169,8 @@ class Hardening:
         not_shown = self.is_output if name == BEFORE else self.is_held_out
         learner = replace(learner, not_shown=frozenset(np.flatnonzero(not_shown).tolist()))
         record = {
-            "attacks": list(self.request.attacks) if versions else [],
-            "held_out": list(self.request.hold_out),
+            "attacks": self.request.seen if versions else [],
+            "held_out": self.request.held_out,
             "strengths": self.request.strengths,
             "attacked_texts": len(learner.origins),
             "round": name,
@@ -179,13 +204,40 @@ class Hardening:
                 found += self._versions(chosen, text_set, newest)
         return found
 
+    def generated_versions(self, newest: AnyScorer, name: str) -> list[Version]:
+        """What generators tuned against a detector write on the beginnings of training texts, and their real ends."""
+        tuned = [self.generators.tune(method, name, newest, self.run) for method in self.request.redteam]
+        return [version for own in tuned for version in self.generators.versions(own)]
+
     def _attackable(self) -> list[int]:
         """Clean documents of the parts that are learnt from."""
+        return self._clean(_ATTACKED_PARTS)
+
+    def _clean(self, parts: Sequence[str]) -> list[int]:
+        """Clean documents of some parts, no attacker's outputs."""
         return [
             index
             for index, document in enumerate(self.workshop.documents)
-            if self.parts[index] in _ATTACKED_PARTS and not self.is_output[index] and attack_name(document) == "none"
+            if self.parts[index] in parts and not self.is_output[index] and attack_name(document) == "none"
         ]
+
+    def _generators(self, name: str) -> Generators:
+        documents = self.workshop.documents
+        learnt, judged = (
+            [index for index in self._clean(parts) if documents[index].label == 0] for parts in (_ATTACKED_PARTS, _TEST)
+        )
+        return Generators(
+            documents=documents,
+            learnt=learnt,
+            judged=judged,
+            sources=self.sources,
+            most=self.request.redteam_prompts,
+            name=name,
+            folder=self.request.report / "redteam",
+            models=self.models,
+            seed=self.request.seed,
+            say=self.say,
+        )
 
     def _versions(self, members: Sequence[int], text_set: TextSet, target: AnyScorer | None) -> list[Version]:
         self.say(f"Attacking {len(members):,} texts to learn from: {text_set.shown}")
@@ -200,11 +252,10 @@ class Hardening:
         """Clean documents of the test part with human ones that fix thresholds, and outputs by their group's name."""
         names = {"test": JUDGED, "calibration": CALIBRATION}
         documents = [replace(document, id=text_key(document.text)) for document in self.workshop.documents]
-        numbers = sources(documents)
         fields = (
             documents,
             [str(document.domain) for document in documents],
-            numbers,
+            self.sources,
             [names.get(part, "") for part in self.parts],
         )
         everything = Subjects(*fields)
@@ -289,7 +340,8 @@ def _rounds(hardening: Hardening) -> tuple[TrainedDetector, dict[str, AnyScorer]
     versions = hardening.static_versions()
     for number in range(1, hardening.request.rounds + 1):
         name = "after" if number == hardening.request.rounds else f"round {number}"
-        versions = versions + hardening.queried_versions(newest, [*scorers][-1])
+        asked = [*scorers][-1]
+        versions = versions + hardening.queried_versions(newest, asked) + hardening.generated_versions(newest, asked)
         with hardening.run.child(name, {"round": number}) as child:
             trained, newest = hardening.train(name, versions, child)
         scorers[name] = newest
@@ -304,11 +356,28 @@ def _judge(hardening: Hardening, scorers: Mapping[str, AnyScorer]) -> None:
     stress = StressTest(subjects, scorers, hardening.attacker, request.report, hardening.say)
     asked = text_sets([*request.attacks, *request.hold_out], request.strengths, list(scorers))
     scored, samples = recorded_stress(stress, asked, run, request.fprs)
-    scored = pl.concat([scored, *(stress.foreign(own, name) for name, own in outputs.items())])
+    generated = _generated(hardening, stress)
+    scored = pl.concat([scored, *(stress.foreign(own, name) for name, own in outputs.items()), *generated])
     table = robustness_table(scored, fprs=request.fprs, resamples=request.resamples)
     heading = f"Hardening: {request.called}"
     written = write_robustness_report(scored, table, samples, request.report, heading, request.fprs)
-    written += write_hardening_report(table, request.attacks, request.hold_out, request.report, heading, request.fprs)
+    quality = hardening.generators.quality() if generated else None
+    written += write_hardening_report(
+        table, request.seen, request.held_out, request.report, heading, request.fprs, quality=quality
+    )
     run.metrics(headline(table, request.fprs))
     for path in written:
         run.file(path, "plots" if path.parent.name == "plots" else "")
+
+
+def _generated(hardening: Hardening, stress: StressTest) -> list[pl.DataFrame]:
+    """Every detector's scores of what every generator writes on beginnings of the test part's human texts."""
+    found = {}
+    for method in (*hardening.request.redteam, *hardening.request.hold_out_redteam):
+        for name, scorer in stress.scorers.items():
+            tuned = hardening.generators.tune(method, name, scorer, hardening.run)
+            if tuned.shown not in found:
+                target = name if method in ASKING else None
+                scored = stress.foreign(hardening.generators.subjects(tuned), method)
+                found[tuned.shown] = scored.with_columns(target=pl.lit(target, pl.String))
+    return list(found.values())

@@ -26,13 +26,29 @@ NOTES = """\
 The detector *before* learnt from the same texts without any attack, by the same recipe and split. Attacks **seen in
 training** show what was learnt by heart as well as what was understood; only attacks and attackers **held out** show
 what carries over. Texts judged are of sources that nothing was learnt from; thresholds are fixed on clean human texts
-of others. AUROC sets attacked machine against clean human texts; TPR and FPR are the shares of attacked machine and of
-attacked human texts that are flagged. An attack that queries a detector is made anew against each one. Intervals and
+of others. AUROC sets attacked machine against clean human texts, and in its own columns against attacked human ones;
+TPR and FPR are the shares of attacked machine and of attacked human texts that are flagged. An attack that queries a
+detector is made anew against each one. Intervals and
 all other figures: [the whole report](report.md)."""
+
+GENERATOR_NOTES = """\
+What stands above under `critic`, `dpo` or `dpo-human` are texts of a generator tuned by that method of `pawn redteam`,
+anew and alike against each detector that it asks, on beginnings of training texts; the texts judged go on with human
+texts of the test part, and "attacked human texts" are what their writers wrote in as many tokens. They are shorter than
+the clean texts that fix the thresholds, so the AUROC against attacked human texts and the FPR are what to look at. A
+generator that evades by writing rubbish shows it here: perplexity (under the untuned generator) far from the human, or
+4-grams repeated."""
 
 
 def write_hardening_report(
-    table: pl.DataFrame, seen: Sequence[str], held_out: Sequence[str], folder: Path, heading: str, fprs: Sequence[float]
+    table: pl.DataFrame,
+    seen: Sequence[str],
+    held_out: Sequence[str],
+    folder: Path,
+    heading: str,
+    fprs: Sequence[float],
+    *,
+    quality: pl.DataFrame | None = None,
 ) -> list[Path]:
     """Write `hardening.md`, `hardening.csv` and its picture; what was written.
 
@@ -43,6 +59,7 @@ def write_hardening_report(
         folder: of the report, which is there.
         heading: of the report.
         fprs: false-positive rates of the thresholds.
+        quality: of the texts of tuned generators, as `Generators.quality` gives it, where there are such.
 
     Raises:
         PawnError: when the disk refuses.
@@ -54,15 +71,25 @@ def write_hardening_report(
         (folder / "plots").mkdir(parents=True, exist_ok=True)
         plots = save_plot(comparison(rows, names), folder / "plots" / "hardening")
         parts = [f"# {heading}", NOTES, to_markdown(text, ("texts", "attack")), "![hardening](plots/hardening.png)"]
+        if quality is not None:
+            parts += ["## Texts of tuned generators", GENERATOR_NOTES, to_markdown(_rounded(quality), ("texts",))]
         write_bytes(folder / "hardening.md", ("\n\n".join(part.rstrip("\n") for part in parts) + "\n").encode())
         write_bytes(folder / "hardening.csv", rows.select("texts", "name", "detector", *names).write_csv().encode())
     return [folder / "hardening.md", folder / "hardening.csv", *plots]
 
 
+def _rounded(quality: pl.DataFrame) -> pl.DataFrame:
+    """The figures as text."""
+    columns = quality.select("texts", "perplexity", "repetition").rows()
+    rows = [(texts, f"{perplexity:.1f}", f"{repetition:.2%}") for texts, perplexity, repetition in columns]
+    return pl.DataFrame(rows, schema=["texts", "perplexity", "repeated 4-grams"], orient="row")
+
+
 def compared_figures(table: pl.DataFrame, fprs: Sequence[float]) -> list[str]:
     """The figures that are set side by side, of those that could be had."""
     rates = [rate_name(fpr) for fpr in fprs]
-    names = ["auroc", *(f"{kind}@{rate}" for rate in rates for kind in ("real_tpr", "real_fpr"))]
+    shares = [f"{kind}@{rate}" for rate in rates for kind in ("real_tpr", "real_fpr")]
+    names = ["auroc", "auroc_attacked_human", *shares]
     return [name for name in names if table[name].is_not_null().any()]
 
 

@@ -18,13 +18,14 @@ from features.backbone import Backbone
 from features.errors import InputError, UsageError
 from features.extractor import DEFAULT_MAX_LENGTH
 from features.registry import BackboneFiles, resolve
+from pipelines.attacked_texts import queried
 from pipelines.corpora import Corpus, CorpusOptions
 from pipelines.layouts.files import file_sha256
 from pipelines.parts import disk_errors, publish_json
 from pipelines.provenance import plain
 from pipelines.redteam_texts import TextSet, human_texts, read_texts, write_texts
-from pipelines.scorers import AnyScorer, load_scorers, scores_of_texts
-from pipelines.scoring import Scorer, ScoringSettings
+from pipelines.scorers import AnyScorer, load_scorers
+from pipelines.scoring import ScoringSettings
 from pipelines.tracking import Run
 
 METHODS = {
@@ -111,6 +112,18 @@ class RedTeamRequest:
         if self.method != "critic":
             check_trl()
 
+    def text_set(self, name: str) -> TextSet:
+        """Who wrote the set of texts of a name, `PART-WRITER`."""
+        who = name.partition("-")[2]
+        if who == "human":
+            return TextSet(name, "human")
+        attack = f"redteam-{self.method}" if who == "after" else "none"
+        return TextSet(name, Path(self.generator).name, attack)
+
+    def text_path(self, name: str) -> Path:
+        """Where the set of that name is written."""
+        return self.output / "texts" / f"{name}.parquet"
+
 
 Say = Callable[[str], None]
 Steps = Callable[[str, int, int], None]
@@ -146,24 +159,12 @@ class RedTeam:
         """The detector that is attacked."""
         return next(iter(self.scorers.values()))
 
-    def text_set(self, name: str) -> TextSet:
-        """Who wrote the set of that name."""
-        who = name.partition("-")[2]
-        if who == "human":
-            return TextSet(name, "human")
-        attack = f"redteam-{self.request.method}" if who == "after" else "none"
-        return TextSet(name, Path(self.request.generator).name, attack)
-
-    def path(self, name: str) -> Path:
-        """Where a set of texts is written."""
-        return self.request.output / "texts" / f"{name}.parquet"
-
     def texts(self, name: str) -> list[Continuation]:
         """A set of texts by name, `PART-WRITER`: written now unless it is there."""
         prompts = self.parts[name.partition("-")[0]]
-        if self.path(name).is_file():
-            return read_texts(self.path(name), prompts)
-        kind = self.text_set(name)
+        if self.request.text_path(name).is_file():
+            return read_texts(self.request.text_path(name), prompts)
+        kind = self.request.text_set(name)
         if kind.generator == "human":
             found = human_texts(prompts)
         else:
@@ -175,15 +176,12 @@ class RedTeam:
                 drawing_seed(name, self.request.seed),
                 lambda done, total: self.steps(f"texts written ({name})", done, total),
             )
-        write_texts(self.path(name), kind, prompts, found)
+        write_texts(self.request.text_path(name), kind, prompts, found)
         return found
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """The attacked detector's scores, without leaving features of passing texts in the cache."""
-        scorer = self.attacked
-        if isinstance(scorer, Scorer):
-            scorer = Scorer(scorer.detector, scorer.extractor)
-        return scores_of_texts(scorer, texts)
+        return queried(self.attacked)(texts)
 
     def check(self) -> None:
         """Refuse a detector that has no score for texts of this length, before anything slow is done.

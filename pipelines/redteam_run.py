@@ -148,7 +148,7 @@ def _qualities(team: RedTeam, unscored: float) -> tuple[dict[str, Quality], floa
 
 def _documents(team: RedTeam, name: str) -> list[Document]:
     prompts = team.parts[name.partition("-")[0]]
-    return as_documents(team.text_set(name), prompts, team.texts(name))
+    return as_documents(team.request.text_set(name), prompts, team.texts(name))
 
 
 def _retrained(team: RedTeam) -> pl.DataFrame | None:
@@ -165,7 +165,7 @@ def _retrained(team: RedTeam) -> pl.DataFrame | None:
         if isinstance(scorer, Scorer)
         else load_extractor(team.reference, max_length=request.max_length)
     )
-    files = {name: team.path(name) for name in (*names, "calibration-human")}
+    files = {name: team.request.text_path(name) for name in (*names, "calibration-human")}
     found = retrained(request.retrain, files, extractor, request.cache, request.seed, team.say)
     return figures_table(found, fprs=FPRS, slices=(), resamples=request.resamples)
 

@@ -28,7 +28,7 @@ def _settings(context: click.Context, parameter: click.Parameter, values: Sequen
 @data_options
 @click.option(
     "--attacks",
-    required=True,
+    default="",
     metavar="NAME,NAME,...",
     callback=names_between_commas,
     help="Attacks of 'pawn attack --list' that are learnt from.",
@@ -36,12 +36,34 @@ def _settings(context: click.Context, parameter: click.Parameter, values: Sequen
 @click.option(
     "--hold-out-attacks",
     "hold_out",
-    required=True,
+    default="",
     metavar="NAME,NAME,...",
     callback=names_between_commas,
     help="Attacks that the detector is judged by and never shown.",
 )
 @strength_options
+@click.option(
+    "--redteam",
+    default="",
+    metavar="METHOD,METHOD,...",
+    callback=names_between_commas,
+    help="Methods of 'pawn redteam' (critic, dpo, dpo-human): the --attacker is tuned by each against the newest "
+    "detector, its texts are learnt from, and those on beginnings of the test part judged.",
+)
+@click.option(
+    "--hold-out-redteam",
+    default="",
+    metavar="METHOD,METHOD,...",
+    callback=names_between_commas,
+    help="Methods whose generators' texts are judged and never shown.",
+)
+@click.option(
+    "--redteam-prompts",
+    type=click.IntRange(min=8),
+    default=128,
+    show_default=True,
+    help="Most prompts that a generator learns on, and most that it is judged on.",
+)
 @click.option(
     "--outputs",
     multiple=True,
@@ -59,7 +81,8 @@ def _settings(context: click.Context, parameter: click.Parameter, values: Sequen
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Trainings; in each, attacks that query a detector are made against the newest one.",
+    help="Trainings; before each, attacks that query a detector are made, and generators that ask one are tuned, "
+    "against the newest one.",
 )
 @click.option(
     "--copies",
@@ -96,11 +119,13 @@ def command(output: str, shown: bool | None, **options: Any) -> int:
     DETECTOR is a recipe of 'pawn train'. It is trained twice on the same split: before, on the texts alone, and after,
     on attacked versions of the training texts too. Both are judged on clean texts, on attacks seen in training and on
     attacks held out, side by side, in OUTPUT-report/hardening.md. With --rounds above 1, attacks that query a detector
-    are made against the newest one before each training. The detector is saved as 'pawn train' does; attacked texts,
+    are made, and generators tuned, against the newest one before each training; at the end each detector is judged by
+    attacks made against itself. The detector is saved as 'pawn train' does; attacked texts,
     scores and trained detectors are kept: a stopped command that is repeated goes on where it was.
 
     \b
     Example:  pawn harden lightgbm --data mine.parquet --attacks homoglyph,word --hold-out-attacks synonym -o hard
+              pawn harden covariance --data mine.parquet --redteam critic --hold-out-redteam dpo --rounds 3 -o hard
               pawn score texts.jsonl --detector hard -o scored.parquet
     """
     from pathlib import Path

@@ -1,6 +1,7 @@
 """`pawn harden`: before and after side by side; attacked texts are of training documents; a detector as of training."""
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from features.documents import Document, text_key
 from pipelines.fitting import SPLIT
 from pipelines.hardening_training import Trainer
 from tests.e2e.conftest import Pawn
-from tests.e2e.runs import Result, Toy, labelled_rows, naive_auroc, write_jsonl
+from tests.e2e.runs import Result, Toy, human_text, labelled_rows, naive_auroc, write_jsonl
 
 
 @pytest.fixture
@@ -173,6 +174,82 @@ def test_rounds_attack_the_newest_detector(toy: Toy, labelled: Path, pawn: Pawn)
     assert len(rows.filter(pl.col("name").str.starts_with("adaptive"))) == 3  # each against itself
 
 
+@pytest.fixture
+def long_texts(tmp_path: Path) -> Path:
+    """Eighty texts of each class, long enough to be cut and gone on with."""
+    rng = random.Random(5)
+    rows = [
+        {"id": f"l{n}", "text": " ".join(human_text(rng, words=40) for _ in range(2)), "label": n % 2, "domain": "d"}
+        | {"generator": "g" if n % 2 else "human", "attack": "none", "dataset": "toy", "split": "all"}
+        | {"pair_id": str(n)}
+        for n in range(160)
+    ]
+    return write_jsonl(tmp_path / "long.jsonl", rows)
+
+
+def test_generators_are_tuned_against_the_newest_detector_and_judged_against_each(
+    toy: Toy, long_texts: Path, pawn: Pawn
+) -> None:
+    options = ("--redteam", "critic", "--hold-out-redteam", "dpo-human", "--rounds", 2, "--redteam-prompts", 8)
+    result = harden(pawn, toy, long_texts, *options, name="gltr-buckets")
+    assert result.code == 0, result.err
+    tuned = re.findall(r"Tuning a generator: (.*)", result.err)
+    assert tuned == ["critic against before", "critic against round 1", "critic against after", "dpo-human"]
+    assert re.search(r"Training round 1: 160 texts, 16 attacked", result.err)  # 8 of the generator, 8 human ends
+    assert re.search(r"Training after: 160 texts, 24 attacked", result.err)  # the human ends are the same
+    report = long_texts.parent / "hard-report"
+    rows = pl.read_csv(report / "hardening.csv").filter(pl.col("name") != "mean")
+    assert rows.select("texts", "name").unique(maintain_order=True).rows() == [
+        ("clean", "-"),
+        ("seen in training", "critic"),
+        ("held out", "dpo-human"),
+    ]
+    assert rows["detector"].to_list() == ["before", "round 1", "after"] * 3
+    scored = pl.read_parquet(report / "scores.parquet")
+    own = scored.filter(attack="critic", target="after", detector="after")
+    human, machine = (own.filter(label=label)["score"].to_list() for label in (0, 1))
+    assert len(human) == len(machine) == 8
+    expected = naive_auroc([0] * len(human) + [1] * len(machine), human + machine)
+    (found,) = rows.filter(name="critic", detector="after")["auroc_attacked_human"]
+    assert found == pytest.approx(expected)
+    crossed = scored.filter(attack="critic", target="before", detector="after")
+    assert len(crossed) == 16  # what was tuned against another one is judged as well
+    text = (report / "hardening.md").read_text()
+    assert "| critic against round 1 |" in text.partition("## Texts of tuned generators")[2]
+
+
+def test_a_generators_texts_stay_on_the_side_of_the_text_that_they_go_on_with(
+    toy: Toy, long_texts: Path, pawn: Pawn
+) -> None:
+    options = ("--redteam", "critic", "--hold-out-redteam", "dpo-human", "--redteam-prompts", 8)
+    assert harden(pawn, toy, long_texts, *options, name="gltr-buckets").code == 0
+    documents = [
+        Document(row["id"], row["text"], row["label"], group=f"toy/all/{row['pair_id']}")
+        for row in pl.read_ndjson(long_texts).rows(named=True)
+    ]
+    part_of = dict(zip([d.group for d in documents], split_groups(documents, SPLIT, 0), strict=True))
+    for part, expected in (("train", {"train", "validation"}), ("heldout", {"test"})):
+        for path in (long_texts.parent / "hard-report" / "redteam").glob(f"*/texts/{part}-*.parquet"):
+            groups = pl.read_parquet(path).select(pl.format("toy/all/{}", "pair_id"))["pair_id"].to_list()
+            assert {part_of[group] for group in groups} <= expected
+
+
+def test_a_repeated_hardening_tunes_no_generator_again(toy: Toy, long_texts: Path, pawn: Pawn) -> None:
+    options = ("--redteam", "critic", "--hold-out-redteam", "dpo-human", "--redteam-prompts", 8)
+    assert harden(pawn, toy, long_texts, *options, name="gltr-buckets").code == 0
+    text = (long_texts.parent / "hard-report" / "hardening.md").read_text()
+    again = harden(pawn, toy, long_texts, *options, name="gltr-buckets")
+    assert again.code == 0, again.err
+    assert "Tuning a generator: " not in again.err
+    assert again.err.count("Tuning a generator is done already") == 3
+    assert (long_texts.parent / "hard-report" / "hardening.md").read_text() == text
+
+
+def test_too_few_texts_for_a_generator_are_refused_with_what_is_missing(toy: Toy, labelled: Path, pawn: Pawn) -> None:
+    result = harden(pawn, toy, labelled, "--redteam", "critic", "--hold-out-attacks", "number", name="gltr-buckets")
+    assert (result.code, "a generator needs at least 8 human texts of 80 tokens" in result.err) == (1, True), result.err
+
+
 def write_outputs(path: Path, attack: str) -> Path:
     rows = [
         {
@@ -238,7 +315,11 @@ def test_each_training_and_each_attack_is_a_run_below_that_of_the_hardening(
         (("--attacks", "number", "--hold-out-attacks", "number"), "attack number is to be learnt from and held out"),
         (("--attacks", "number", "--hold-out-attacks", ""), "nobody can tell robustness from memory"),
         (("--attacks", "nmber", "--hold-out-attacks", "homoglyph"), "did you mean number"),
-        ((*SEEN, "--rounds", 2), "2 rounds, and no attack among homoglyph, number that queries the detector"),
+        (("--redteam", "critic"), "nobody can tell robustness from memory"),
+        (("--redteam", "critic", "--hold-out-redteam", "critic"), "attack critic is to be learnt from and held out"),
+        ((*SEEN, "--redteam", "actor"), "no method 'actor'; expected one of critic, dpo, dpo-human"),
+        ((*SEEN, "--redteam", "dpo-human", "--rounds", 2), "number, dpo-human that asks the detector"),
+        ((*SEEN, "--rounds", 2), "2 rounds, and nothing among homoglyph, number that asks the detector"),
         ((*SEEN, "--set", "vocabulary"), "expected NAME=VALUE such as epochs=4, got 'vocabulary'"),
         ((*SEEN, "--set", "colour=3"), "detector tfidf cannot be trained like that"),
     ],
