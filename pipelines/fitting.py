@@ -21,10 +21,14 @@ from pipelines.corpora import CorpusOptions
 from pipelines.parts import disk_errors
 from pipelines.tracked_models import EXAMPLE_TEXT
 from pipelines.tracking import Run
+from pipelines.training_data import held_in
 from pipelines.training_figures import FPRS, TRADE_FPRS, figures
 
 SPLIT = {"train": 0.7, "validation": 0.1, "calibration": 0.1, "test": 0.1}
 """Shares of the sources of a corpus: learnt from, early stopping, human scores for p-values, reported figures."""
+
+LEARNT = ("train", "validation")
+"""The parts of it that a training sees."""
 
 Trainable = TrainableDetector | TrainableTextDetector
 D = TypeVar("D", bound=Trainable)
@@ -34,11 +38,12 @@ D = TypeVar("D", bound=Trainable)
 class LabelledRequest:
     """What `pawn train NAME` was asked for, whatever the detector reads: its options by name.
 
-    `settings` are those of the detector's own recipe.
+    `settings` are those of the detector's own recipe; texts of the files `only_learnt` neither judge nor calibrate.
     """
 
     detector: str
     inputs: Sequence[str]
+    only_learnt: Sequence[str] = ()
     output: Path
     label_column: str
     text_column: str
@@ -153,6 +158,7 @@ def fit_calibrated(
     left_out_domains: bool,
     progress: Progress,
     run: Run,
+    judged: np.ndarray | None = None,
 ) -> Calibration:
     """Split, train, calibrate on human texts held out, measure on others; the detector's record says all of it.
 
@@ -166,18 +172,22 @@ def fit_calibrated(
             gives thresholds that unseen domains can be expected to keep.
         progress: told of steps and epochs.
         run: keeps the course of the training and the figures; of left-out domains in a child run each.
+        judged: (n,) whether a document may calibrate and measure; the others are split like all, so that nothing is
+            learnt of a source that is judged. None: every one.
 
     Raises:
         InputError: when a part of the split lacks a class, or there are too few domains to leave one out.
     """
     parts = np.array(split_groups(learner.documents, SPLIT, seed))
-    chosen = {part: np.flatnonzero(parts == part) for part in SPLIT}
+    judged = np.ones(len(parts), dtype=bool) if judged is None else judged
+    chosen = {part: np.flatnonzero((parts == part) & (judged | (part in LEARNT))) for part in SPLIT}
     _check_parts(learner.labels, chosen)
     if left_out_domains:
-        _check_domains(learner.documents, learner.labels)
+        _check_domains(learner.documents, learner.labels, judged)
     learner.fit(detector, chosen, recorded(progress, run), None)
     record = training_record(detector)
     record |= {"corpora": facts.corpora, "texts": {part: len(members) for part, members in chosen.items()}}
+    record |= {} if judged.all() else {"only_learnt": int((~judged & np.isin(parts, LEARNT)).sum())}
     provenance = {
         "detector": facts.name,
         "weights_sha256": detector.weights_sha256(),
@@ -185,7 +195,7 @@ def fit_calibrated(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     if left_out_domains:
-        calibration, record["left_out_domains"] = _left_out(learner, chosen, progress, run)
+        calibration, record["left_out_domains"] = _left_out(learner, chosen, judged, progress, run)
         texts = "all human texts, each scored by a detector trained by the same recipe without the text's domain"
     else:
         calibration = _calibration(learner, detector, chosen["calibration"])
@@ -212,15 +222,16 @@ def _whole_figures(
 
 
 def _left_out(
-    learner: Learner[D], chosen: dict[str, np.ndarray], progress: Progress, run: Run
+    learner: Learner[D], chosen: dict[str, np.ndarray], judged: np.ndarray, progress: Progress, run: Run
 ) -> tuple[Calibration, list[dict[str, Any]]]:
     """Scores of human texts by detectors that never saw their domain, and the figures of each domain.
 
-    Its thresholds are those that the human scores of the other domains give: what a user of an unseen domain gets.
+    Only documents that are `judged` (n,) are scored. A domain's thresholds are those that the human scores of the other
+    domains give: what a user of an unseen domain gets.
     """
     domains = np.array([str(document.domain) for document in learner.documents])
     version = np.array(versions(learner.documents))
-    names = sorted(set(domains))
+    names = sorted(set(domains[judged]))
     found: dict[str, BandScores] = {}
     labels: dict[str, np.ndarray] = {}
     folds: dict[str, Run] = {}
@@ -231,7 +242,7 @@ def _left_out(
         with run.child(f"without {name}", {"held_out": name}) as folds[name]:
             detector = learner.new()
             learner.fit(detector, seen, recorded(progress, folds[name]), name)
-            test = np.flatnonzero(domains == name)
+            test = np.flatnonzero((domains == name) & judged)
             found[name] = learner.band_scores(detector, test)
         labels[name] = learner.labels[test]
     human = {name: _humans(name, labels[name], found[name]) for name in names}
@@ -244,17 +255,17 @@ def _left_out(
     return _together(list(human.values())), rows
 
 
-def _check_domains(documents: Sequence[Document], labels: np.ndarray) -> None:
+def _check_domains(documents: Sequence[Document], labels: np.ndarray, judged: np.ndarray) -> None:
     """Refuse domains that cannot be left out and judged, before anything slow."""
     domains = np.array([str(document.domain) for document in documents])
-    names = sorted(set(domains))
+    names = sorted(set(domains[judged]))
     if len(names) < 3:
         raise InputError(
             f"calibrating on left-out domains needs at least 3 domains in a column 'domain', got {names}; "
             "leave --calibration at held-out"
         )
     for name in names:
-        if len(np.unique(labels[domains == name])) < 2:
+        if len(np.unique(labels[(domains == name) & judged])) < 2:
             raise InputError(
                 f"domain {name!r} has texts of one class only and cannot be judged when it is left out; give its texts "
                 "another domain, or leave --calibration at held-out"
@@ -287,6 +298,11 @@ def recorded(progress: Progress, run: Run) -> Progress:
             run.metrics({name: values[name] for name in names}, None if step is None else int(step))
 
     return told
+
+
+def judged_of(documents: Sequence[Document], request: LabelledRequest) -> np.ndarray | None:
+    """Which documents may calibrate and measure, (n,) bool: those of `inputs`; None where there are no others."""
+    return held_in(documents, request.inputs, request.corpus_options) if request.only_learnt else None
 
 
 def finish(trained: TrainedDetector, request: LabelledRequest, run: Run, say: Callable[[str], None]) -> None:

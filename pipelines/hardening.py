@@ -14,13 +14,13 @@ from detect.catalog import maker, text_names
 from detect.splits import sources, split_groups
 from detect.text_recipes import text_recipe
 from detect.trained import Progress, silent
-from features.documents import Status, text_key
+from features.documents import text_key
 from features.errors import UsageError
 from pipelines.attack_run import headline, recorded_stress
 from pipelines.attack_subjects import CALIBRATION, JUDGED, Subjects, stratified
 from pipelines.attacked_texts import Attacker, TextSet, text_sets
 from pipelines.corpora import Corpus
-from pipelines.fitting import SPLIT, TrainedDetector, check_output, finish
+from pipelines.fitting import LEARNT, SPLIT, TrainedDetector, check_output, finish
 from pipelines.hardening_generators import ASKING, Generators, check_methods
 from pipelines.hardening_learner import Version, Workshop, open_workshop
 from pipelines.hardening_report import HELD_OUT_OUTPUTS, OUTPUTS, write_hardening_report
@@ -33,10 +33,9 @@ from pipelines.scorers import AnyScorer, LanguageModels
 from pipelines.text_training import checkpoint_folder
 from pipelines.tracking import UNTRACKED, Run, Tracker
 from pipelines.training import TrainingRequest
-from pipelines.training_data import RowsProgress
+from pipelines.training_data import RowsProgress, held_in
 
 BEFORE = "before"
-_ATTACKED_PARTS = ("train", "validation")
 _TEST = ("test",)
 
 
@@ -211,7 +210,7 @@ class Hardening:
 
     def _attackable(self) -> list[int]:
         """Clean documents of the parts that are learnt from."""
-        return self._clean(_ATTACKED_PARTS)
+        return self._clean(LEARNT)
 
     def _clean(self, parts: Sequence[str]) -> list[int]:
         """Clean documents of some parts, no attacker's outputs."""
@@ -224,7 +223,7 @@ class Hardening:
     def _generators(self, name: str) -> Generators:
         documents = self.workshop.documents
         learnt, judged = (
-            [index for index in self._clean(parts) if documents[index].label == 0] for parts in (_ATTACKED_PARTS, _TEST)
+            [index for index in self._clean(parts) if documents[index].label == 0] for parts in (LEARNT, _TEST)
         )
         return Generators(
             documents=documents,
@@ -313,7 +312,8 @@ def run_hardening(
             for path in corpus.files:
                 run.dataset(path, "training")
             are_outputs, are_held_out = (
-                _are_in(files, request, workshop) for files in (outputs, request.hold_out_outputs)
+                held_in(workshop.documents, files, request.corpus_options).tolist()
+                for files in (outputs, request.hold_out_outputs)
             )
             hardening = Hardening(request, workshop, are_outputs, are_held_out, models, say, progress, run)
             trained, scorers = _rounds(hardening)
@@ -321,15 +321,6 @@ def run_hardening(
             finish(trained, request, run, say)
             shutil.rmtree(checkpoint_folder(request.output), ignore_errors=True)  # only now: the detector is whole
     return workshop.failed
-
-
-def _are_in(files: Sequence[str], request: HardeningRequest, workshop: Workshop) -> list[bool]:
-    """Of each document, whether one of some files holds it."""
-    if not files:
-        return [False] * len(workshop.documents)
-    with Corpus.open(files, request.corpus_options) as corpus:
-        keys = {text_key(row.document.text) for row in corpus.rows() if row.status is Status.OK}
-    return [text_key(document.text) in keys for document in workshop.documents]
 
 
 def _rounds(hardening: Hardening) -> tuple[TrainedDetector, dict[str, AnyScorer]]:

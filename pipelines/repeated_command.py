@@ -13,7 +13,7 @@ import click
 from features.errors import TrackingError, UsageError
 
 OUTPUT = "output"
-DATA = ("inputs", "calibrate_on", "outputs", "hold_out_outputs", "raid")
+DATA = ("inputs", "only_learnt", "calibrate_on", "outputs", "hold_out_outputs", "raid")
 """Parameters that name files of texts: each is told of to the run as data."""
 
 DETECTORS = "detectors"

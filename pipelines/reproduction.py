@@ -103,7 +103,7 @@ def changed_circumstances(record: Mapping[str, Any]) -> list[str]:
 def changed_settings(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     """Settings in which a repetition turned out to differ, such as a detector's hash: one line each, for people."""
     # Told of before, or not to be the same.
-    files = ("inputs", "calibrate_on", "raid", "corpora.", "only_learnt.")
+    files = ("inputs", "calibrate_on", "raid", "corpora.", "only_learnt")
     meant = (*files, "output", "register_as", "metadata.date_released", "version.", "machine.")
     names = [name for name in dict.fromkeys([*before, *after]) if not name.startswith(meant)]
     return [

@@ -26,6 +26,7 @@ from pipelines.fitting import (
     check_output,
     finish,
     fit_calibrated,
+    judged_of,
     say_texts,
 )
 from pipelines.parts import disk_errors
@@ -180,7 +181,7 @@ def run_text_training(
     """
     recipe = text_recipe(request.detector, seed=request.seed, **request.settings)
     check_output(request.output)
-    with Corpus.open(request.inputs, request.corpus_options) as corpus:
+    with Corpus.open([*request.inputs, *request.only_learnt], request.corpus_options) as corpus:
         total = corpus.count_rows()  # finds every bad label before anything slow
         facts = DetectorFacts(request.called, {}, corpora_record(corpus))
         detector = recipe.new(facts.name, say)
@@ -200,6 +201,7 @@ def run_text_training(
                 left_out_domains=request.calibration == "left-out-domains",
                 progress=progress,
                 run=run,
+                judged=judged_of(data.documents, request),
             )
             finish(TrainedDetector(detector, calibration), request, run, say)
             shutil.rmtree(checkpoints, ignore_errors=True)  # only now: the detector is whole on disk

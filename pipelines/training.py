@@ -25,6 +25,7 @@ from pipelines.fitting import (
     check_output,
     finish,
     fit_calibrated,
+    judged_of,
     say_texts,
 )
 from pipelines.options import cache_directory
@@ -77,6 +78,7 @@ def train_detector(
     left_out_domains: bool = False,
     progress: Progress = silent,
     run: Run = UNTRACKED,
+    judged: np.ndarray | None = None,
 ) -> TrainedDetector:
     """Split, train, calibrate on human texts held out, measure on others.
 
@@ -88,6 +90,7 @@ def train_detector(
         left_out_domains: calibrate on domains left out (see `fitting.fit_calibrated`).
         progress: told of steps and epochs.
         run: keeps the course of the training and the figures.
+        judged: (n,) whether a document may calibrate and measure; None: every one.
 
     Raises:
         InputError: when a part of the split lacks a class, or there are too few domains to leave one out.
@@ -95,7 +98,14 @@ def train_detector(
     learner = FeatureLearner(data, make, facts)
     detector = learner.new()
     calibration = fit_calibrated(
-        learner, detector, facts, seed=seed, left_out_domains=left_out_domains, progress=progress, run=run
+        learner,
+        detector,
+        facts,
+        seed=seed,
+        left_out_domains=left_out_domains,
+        progress=progress,
+        run=run,
+        judged=judged,
     )
     return TrainedDetector(detector, calibration, data.corpus.codec)
 
@@ -155,7 +165,7 @@ def run_training(
     make = maker(request.detector, seed=request.seed, **request.settings)
     check_output(request.output)
     request.check_observer()
-    with Corpus.open(request.inputs, request.corpus_options) as corpus:
+    with Corpus.open([*request.inputs, *request.only_learnt], request.corpus_options) as corpus:
         total = corpus.count_rows()  # finds every bad label before anything slow
         files = resolve(request.backbone, progress=say)
         backbone = Backbone.load(files, device=request.device)
@@ -178,6 +188,7 @@ def run_training(
                 left_out_domains=request.calibration == "left-out-domains",
                 progress=progress,
                 run=run,
+                judged=judged_of(data.documents, request),
             )
             finish(trained, request, run, say)
     return extraction.failed

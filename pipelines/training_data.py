@@ -14,7 +14,7 @@ from features.documents import Document, Status, text_key
 from features.errors import InputError
 from features.extractor import Extractor
 from features.registry import lasting_name
-from pipelines.corpora import Corpus
+from pipelines.corpora import Corpus, CorpusOptions
 from pipelines.extraction import ExtractionSummary, extract_corpus
 
 RowsProgress = Callable[[int, int, int], None]
@@ -78,6 +78,15 @@ def distinct_texts(documents: Iterable[tuple[str, Document]]) -> tuple[dict[str,
     for key in conflicting:
         del by_key[key]
     return by_key, repeated, len(conflicting)
+
+
+def held_in(documents: Sequence[Document], files: Sequence[str], options: CorpusOptions) -> np.ndarray:
+    """Whether one of some files holds the text of each document, (n,) bool."""
+    if not files:
+        return np.zeros(len(documents), dtype=bool)
+    with Corpus.open(files, options) as corpus:
+        keys = {text_key(row.document.text) for row in corpus.rows() if row.status is Status.OK}
+    return np.array([text_key(document.text) in keys for document in documents])
 
 
 def corpora_record(data: Corpus) -> list[dict[str, Any]]:

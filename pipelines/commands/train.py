@@ -74,8 +74,14 @@ training_options = all_of(
     model_options,
     run_options,
 )
-feature_options = all_of(data_options, training_options)
-text_options = all_of(data_options, naming_options, run_options)
+only_learnt_option = click.option(
+    "--only-learnt",
+    multiple=True,
+    metavar="FILE",
+    help="Labelled texts made for training: learnt from, they neither judge nor calibrate; repeat for more.",
+)
+feature_options = all_of(data_options, only_learnt_option, training_options)
+text_options = all_of(data_options, only_learnt_option, naming_options, run_options)
 
 epochs = click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="At most this many.")
 peak_rate = click.option(
@@ -186,7 +192,17 @@ OPTIONS: dict[str, Sequence[Callable[..., Any]]] = {
 }
 """Each detector's own options, named as its recipe names them; those not listed have none."""
 
-SHARED = ("label_column", "text_column", "id_column", "input_format", "name", "seed", "calibration", "register_as")
+SHARED = (
+    "only_learnt",
+    "label_column",
+    "text_column",
+    "id_column",
+    "input_format",
+    "name",
+    "seed",
+    "calibration",
+    "register_as",
+)
 FEATURES = ("cache", "codec", "backbone", "max_length", "device", "layers", "observer")
 """The shared options that a training request knows, of all detectors and of those that read features; what else is
 given is the recipe's."""

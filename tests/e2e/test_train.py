@@ -252,6 +252,39 @@ def test_left_out_domains_work_for_detectors_without_epochs(toy: Toy, tmp_path: 
     assert "each scored by a detector trained by the same recipe" in calibration["provenance"]["texts"]
 
 
+@pytest.mark.parametrize("name", ["gltr-buckets", "tfidf"])
+def test_texts_that_are_only_learnt_neither_judge_nor_calibrate(
+    name: str, toy: Toy, tmp_path: Path, pawn: Pawn
+) -> None:
+    rows = [row | {"domain": f"domain {number // 2 % 3}"} for number, row in enumerate(labelled_rows())]
+    data = write_jsonl(tmp_path / "data.jsonl", rows)
+    rng = random.Random(8)
+    made = [{"id": f"n{n}", "text": human_text(rng), "label": n % 2, "domain": f"domain {n % 4}"} for n in range(200)]
+    both = write_jsonl(tmp_path / "made.jsonl", [*made, rows[0]])  # a text that is judged as well stays so
+    shared = () if name == "tfidf" else ("--backbone", toy.model, "--cache", toy.cache)
+    records, calibrations = [], []
+    for more in ((), ("--only-learnt", both)):
+        out = tmp_path / f"out{len(records)}"
+        options = (*shared, "--data", data, *more, "--calibration", "left-out-domains", "-o", out)
+        result = pawn("train", name, *options)
+        assert "Saved to" in result.err, result.err  # some rows are too short
+        records.append(card(out)["training"])
+        calibrations.append(json.loads((out / "calibration.json").read_text()))
+    alone, helped = records
+    for figure in ("human", "machine"):
+        assert alone["test"][figure] == helped["test"][figure]
+    for before, after in zip(alone["left_out_domains"], helped["left_out_domains"], strict=True):
+        assert [before[key] for key in ("held_out", "human", "machine")] == [
+            after[key] for key in ("held_out", "human", "machine")
+        ]
+    assert calibrations[0]["count"] == calibrations[1]["count"]
+    assert alone["texts"]["calibration"] == helped["texts"]["calibration"]
+    learnt = sum(helped["texts"][part] - alone["texts"][part] for part in ("train", "validation"))
+    assert "only_learnt" not in alone
+    assert 0 < learnt == helped["only_learnt"] < 200
+    assert [entry["file"] for entry in helped["corpora"]] == ["data.jsonl", "made.jsonl"]
+
+
 def test_the_readmes_own_detector_scores(toy: Toy, tmp_path: Path, pawn: Pawn, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     (source,) = re.findall(r"```python\n([^`]*class EvenSurprisal[^`]*)```", readme)
