@@ -26,9 +26,10 @@ _REMARK = re.compile(
 class Paraphrase:
     """Passages of three sentences are put into other words by a language model; strength is the share of passages.
 
-    Any causal or sequence-to-sequence model on disk can be named. Without a name it is the backbone, asked by a prompt;
-    the default one, SmolLM2-135M, paraphrases badly: it copies, leaves things out and makes things up, so that what it
-    does to a detector's figures says little about good paraphrasers. The model samples, seeded for each document.
+    Any causal or sequence-to-sequence model on disk can be named; `Writer` says how each is asked. Without a name it is
+    the backbone, asked by a prompt; the default one, SmolLM2-135M, paraphrases badly: it copies, leaves things out and
+    makes things up, so that what it does to a detector's figures says little about good paraphrasers. The model
+    samples, seeded for each document.
 
     A passage stays as it was where the model gives less than a quarter of its words, so no text comes back empty.
 
@@ -49,7 +50,7 @@ class Paraphrase:
         """One changed text for each document, in order.
 
         Raises:
-            BackboneError: when the model cannot be found or loaded.
+            BackboneError: when the model cannot be found or loaded, or does not write.
         """
         return [
             AttackedText(self._changed(document.text, strength, document_rng(document, "paraphrase", seed)))

@@ -45,7 +45,8 @@ class Synonym:
         backbone = self._means.backbone()
         reading = read_words(backbone, text, words)
         options = self._substitutes.in_context(text, words, reading)
-        best = {index: found[0] for index, found in options.items() if found[0].gain >= LEAST_GAIN}
+        likely = {index: [one for one in found if one.gain >= LEAST_GAIN] for index, found in options.items()}
+        best = {index: found[0] for index, found in likely.items() if found}
         order = sorted(best, key=lambda index: (-best[index].worth, index))[:count]
         changes = {index: best[index].text for index in order}
         changed = with_words(text, words, changes)

@@ -18,13 +18,21 @@ PLAIN_PROMPT = "Text: {}\n\nThe same text in other words:"
 PREFIX = "paraphrase: {}"
 """What T5 models fine-tuned to paraphrase are commonly given."""
 
+T5_TYPES = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
+"""Model types that learn their tasks by such a beginning; to BART or Pegasus it would be words to paraphrase."""
+
 TEMPERATURE, TOP_P = 0.7, 0.9
 MORE_TOKENS = 1.5
 """How long an answer may be, in lengths of the question."""
 
 
 class Writer:
-    """A model of transformers with its tokenizer."""
+    """A model of transformers with its tokenizer.
+
+    A causal model is asked by a prompt, in a chat where it knows chats. A sequence-to-sequence model is given the
+    passage alone, and "paraphrase: " before it where its type is of T5's family. DIPPER, a T5 as well, learned numbers
+    before each passage instead ("lexical = 60, order = 40 <sent> ..."), which are not written here.
+    """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         """Put loaded parts together."""
@@ -45,29 +53,16 @@ class Writer:
         """A model by registered name, directory or hub id.
 
         Raises:
-            BackboneError: when it cannot be found or loaded, or does not write.
+            BackboneError: when it cannot be found or does not write, or its files are damaged.
         """
         import transformers
 
         files = resolve(name, purpose="writing")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        config = transformers.AutoConfig.from_pretrained(files.path, local_files_only=True, trust_remote_code=False)
+        config = _loaded(transformers.AutoConfig, files, "a configuration", "a whole config.json")
         if not config.is_encoder_decoder:
             return cls(TransformersLM.load(files.path, device, native_dtype(device)).model, _tokenizer(files))
-        try:
-            model = transformers.AutoModelForSeq2SeqLM.from_pretrained(
-                files.path,
-                dtype=native_dtype(device),
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise BackboneError(
-                f"{files.path} does not load as a sequence-to-sequence model: {str(error).strip().splitlines()[0]}; "
-                "expected config.json and matching *.safetensors"
-            ) from error
-        return cls(model.eval().requires_grad_(False).to(device), _tokenizer(files))
+        return cls(_sequence_model(files, device), _tokenizer(files))
 
     def rewritten(self, passages: Sequence[str], *, seed: int) -> list[str]:
         """What the model writes for each passage, sampled in one batch; the caller's random state is left as it was.
@@ -115,14 +110,57 @@ class Writer:
 
     def _question(self, passage: str) -> list[int]:
         if self._from_sequence:
-            return list(self._tokenizer(PREFIX.format(passage))["input_ids"])
+            prefixed = self._model.config.model_type in T5_TYPES
+            return list(self._tokenizer(PREFIX.format(passage) if prefixed else passage)["input_ids"])
         if not self._tokenizer.chat_template:
             return list(self._tokenizer(PLAIN_PROMPT.format(passage))["input_ids"])
         chat = [{"role": "user", "content": PROMPT.format(passage)}]
         return list(self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
 
 
+def _sequence_model(files: BackboneFiles, device: str) -> Any:
+    import transformers
+
+    model, info = _loaded(
+        transformers.AutoModelForSeq2SeqLM,
+        files,
+        "a sequence-to-sequence model",
+        "config.json and matching *.safetensors",
+        dtype=native_dtype(device),
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    # transformers fills what is missing with random numbers, but for positions that are computed, as in Pegasus.
+    if missing := sorted(name for name in info["missing_keys"] if not name.endswith("embed_positions.weight")):
+        raise BackboneError(
+            f"{files.path} lacks {len(missing)} weights of a {model.config.model_type} model that writes, {missing[0]} "
+            "among them; save the whole sequence-to-sequence model, head included"
+        )
+    return model.eval().requires_grad_(False).to(device)
+
+
 def _tokenizer(files: BackboneFiles) -> Any:
     import transformers
 
-    return transformers.AutoTokenizer.from_pretrained(files.path, local_files_only=True, trust_remote_code=False)
+    whole = "a whole tokenizer.json with its tokenizer_config.json"
+    tokenizer = _loaded(transformers.AutoTokenizer, files, "a tokenizer", whole)
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
+        raise BackboneError(
+            f"{files.path} has a tokenizer without padding and end token; expected {whole}: fetch the model again"
+        )
+    return tokenizer
+
+
+def _loaded(kind: Any, files: BackboneFiles, what: str, expected: str, **options: Any) -> Any:
+    """What a class of transformers loads from a model's files.
+
+    Raises:
+        BackboneError: when it cannot.
+    """
+    try:
+        return kind.from_pretrained(files.path, local_files_only=True, trust_remote_code=False, **options)
+    except Exception as error:  # tokenizers raises Exception itself; transformers, whatever a damaged file trips
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise BackboneError(
+            f"{files.path} does not load as {what}: {reason}; expected {expected}: fetch the model again"
+        ) from error

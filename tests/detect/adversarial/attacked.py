@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from detect.adversarial.attack import AttackMeans
 from detect.adversarial.catalog import attack_named
+from detect.adversarial.words import with_words, words_of
 from features.backbone import Backbone
 from features.documents import Document
 
@@ -25,3 +26,9 @@ def attacked(
     """The changed texts of some texts (or of one)."""
     documents = [document(text) for text in ([texts] if isinstance(texts, str) else texts)]
     return [found.text for found in attack_named(name, means).apply(documents, strength, seed)]
+
+
+def around_words(text: str) -> str:
+    """A text with the same letter for each of its words: how many there are, and all that stands between them."""
+    words = words_of(text)
+    return with_words(text, words, dict.fromkeys(range(len(words)), "w"))

@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from detect.adversarial.adaptive import Adaptive
 from detect.adversarial.attack import AttackedText, AttackMeans
 from detect.adversarial.catalog import attack_named
+from detect.adversarial.substitutes import Candidate
+from detect.adversarial.synonym import LEAST_GAIN
+from detect.adversarial.words import words_of
 from features.backbone import Backbone
 from features.errors import UsageError
 from tests.detect.adversarial.attacked import document, no_backbone
@@ -47,6 +52,20 @@ def test_the_best_candidate_is_kept_and_only_if_it_is_better(backbone: Backbone)
     found = attack(backbone, WordCounter(dog=1.0, hound=0.5, big=1.0, large=-1.0), 1.0).text
     assert found.count("hound") == 2
     assert found.count("large") == 2
+
+
+def test_a_candidate_that_is_too_improbable_is_not_even_tried(backbone: Backbone) -> None:
+    place = [word.text for word in words_of(TEXT)].index("film")
+    options = [Candidate("reel", 0.9, LEAST_GAIN - 1e-6), Candidate("movie", 0.7, LEAST_GAIN)]
+    score = WordCounter(film=1.0, reel=-9.0, movie=0.5)
+    attack = Adaptive(AttackMeans(backbone=lambda: backbone, score=score))
+    attack.__dict__["_substitutes"] = SimpleNamespace(in_context=lambda *asked: {place: options})
+    (found,) = attack.apply([document(TEXT)], 1.0, 0)
+    assert found == AttackedText(TEXT.replace("film", "movie"), queries=3)  # as it is, without the word, with "movie"
+    options.pop()
+    score.asked = 0
+    assert attack.apply([document(TEXT)], 1.0, 0) == [AttackedText(TEXT)]
+    assert score.asked == 0
 
 
 def test_a_human_text_is_moved_towards_machine_scores(backbone: Backbone) -> None:

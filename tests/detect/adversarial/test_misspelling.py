@@ -53,6 +53,12 @@ def test_the_list_has_each_word_once_and_never_as_its_own_misspelling() -> None:
     assert [row for row in rows if len(row) < 2 or row[0] in row[1:]] == []
 
 
+def test_every_misspelling_is_one_word() -> None:
+    listed = [word for row in word_rows("misspellings") for key in row for word in misspellings(key.lower())]
+    ruled = [word for row in word_rows("synonyms") for key in row[1:] for word in misspellings(key)]
+    assert [word for word in listed + ruled if [found.text for found in words_of(word)] != [word]] == []
+
+
 def test_a_words_log_prob_is_the_sum_over_its_tokens(backbone: Backbone) -> None:
     text = f"{SENTENCES[0]}\n\n  {SENTENCES[1]}"
     words = words_of(text)

@@ -1,11 +1,14 @@
 """Paraphrase: which passages are written anew, by what, and what is kept of the answers."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM, T5Config
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSeq2SeqLM, BartConfig, MT5Config, PegasusConfig, PreTrainedConfig, T5Config
 
 from detect.adversarial.attack import AttackMeans
 from detect.adversarial.catalog import attack_entry, attack_named
@@ -36,6 +39,35 @@ def with_answers(writer: Writer, text: str, strength: float = 1.0) -> str:
     attack = Paraphrase(WITHOUT)
     attack.__dict__["_writer"] = writer  # in the place of the one that would be loaded
     return attack.apply([document(text)], strength, 0)[0].text
+
+
+def tiny_config(model_type: str) -> PreTrainedConfig:
+    shared: dict[str, Any] = {"vocab_size": len(tiny_tokenizer()), "d_model": 32, "decoder_start_token_id": 0}
+    shared |= {"pad_token_id": 0, "eos_token_id": 0}
+    if model_type in ("t5", "mt5"):
+        kind = {"t5": T5Config, "mt5": MT5Config}[model_type]
+        return kind(**shared, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
+    sizes = {"layers": 1, "attention_heads": 2, "ffn_dim": 48}
+    halves = {f"{half}_{name}": size for half in ("encoder", "decoder") for name, size in sizes.items()}
+    kind = {"bart": BartConfig, "pegasus": PegasusConfig}[model_type]
+    return kind(**shared, **halves, max_position_embeddings=200, bos_token_id=0, forced_eos_token_id=0)
+
+
+def write_tiny_writer(path: Path, model_type: str) -> Path:
+    """Write a random sequence-to-sequence model with the tokenizer's files; returns `path`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModelForSeq2SeqLM.from_config(tiny_config(model_type), dtype=torch.float32).save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+def drop_weights(path: Path, ending: str) -> None:
+    """Leave out of a model's file the weights whose names end so."""
+    weights = load_file(path / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if not name.endswith(ending)}
+    assert len(kept) < len(weights)
+    save_file(kept, path / "model.safetensors", metadata={"format": "pt"})
 
 
 @pytest.fixture(scope="module")
@@ -93,27 +125,78 @@ def test_nothing_to_write_needs_no_language_model() -> None:
     assert attacked("paraphrase", TEXT, 0.0) == [TEXT]
 
 
-def test_a_sequence_to_sequence_model_writes_when_it_is_named(tmp_path: Path) -> None:
-    config = T5Config(
-        vocab_size=len(tiny_tokenizer()),
-        d_model=32,
-        d_kv=16,
-        d_ff=64,
-        num_layers=2,
-        num_heads=2,
-        decoder_start_token_id=0,
-        pad_token_id=0,
-        eos_token_id=0,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
-    name = f"paraphrase:{tmp_path}"
+@pytest.mark.parametrize("model_type", ["t5", "bart"])
+def test_a_sequence_to_sequence_model_writes_when_it_is_named(model_type: str, tmp_path: Path) -> None:
+    name = f"paraphrase:{write_tiny_writer(tmp_path, model_type)}"
     answer = Writer.named(str(tmp_path)).rewritten(["One is here."], seed=0)
     assert answer == Writer.named(str(tmp_path)).rewritten(["One is here."], seed=0)
     assert attack_entry(name).name == name
     assert attacked(name, TEXT)[0].strip()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "prefix"), [("t5", "paraphrase: "), ("mt5", "paraphrase: "), ("bart", ""), ("pegasus", "")]
+)
+def test_only_models_of_the_family_of_t5_are_given_a_prefix(
+    model_type: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer.named(str(write_tiny_writer(tmp_path, model_type)))
+    asked: list[str] = []
+
+    def generate(*, input_ids: torch.Tensor, **options: object) -> torch.Tensor:
+        asked.extend(tiny_tokenizer().decode(ids) for ids in input_ids)
+        return input_ids
+
+    monkeypatch.setattr(writer._model, "generate", generate)
+    writer.rewritten(["One {is} here."], seed=0)
+    assert asked == [f"{prefix}One {{is}} here."]
+
+
+@pytest.mark.parametrize("model_type", ["t5", "bart", "gpt2"])
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("config.json", None, "does not load as a configuration: .*'pad_token_id'.* a whole config.json: fetch the"),
+        ("tokenizer.json", '{"version": "1.0", ', "does not load as a tokenizer: .*a whole tokenizer.json .*: fetch"),
+        ("tokenizer.json", '{"version": "1.0"}', "does not load as a tokenizer: .*a whole tokenizer.json .*: fetch"),
+        ("tokenizer_config.json", "[]", "does not load as a tokenizer: .*its tokenizer_config.json: fetch the model"),
+        (
+            "tokenizer_config.json",
+            '{"tokenizer_class": "PreTrainedTokenizerFast"}',
+            "has a tokenizer without padding and end token; expected .* tokenizer_config.json: fetch the model again",
+        ),
+    ],
+)
+def test_a_damaged_folder_is_refused_and_says_which_file(
+    name: str, content: str | None, expected: str, model_type: str, tmp_path: Path
+) -> None:
+    path = write_tiny_model(tmp_path, "gpt2") if model_type == "gpt2" else write_tiny_writer(tmp_path, model_type)
+    if content is None:  # JSON, and of a known type of model, as it must be to get so far
+        content = json.dumps(json.loads((path / name).read_text()) | {"pad_token_id": "none"})
+    (path / name).write_text(content)
+    with pytest.raises(BackboneError, match=expected) as refused:
+        attacked(f"paraphrase:{path}", TEXT)
+    assert str(path) in str(refused.value)
+
+
+def test_a_backbone_whose_tokenizer_was_damaged_since_does_not_write(tmp_path: Path) -> None:
+    backbone = load(write_tiny_model(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(BackboneError, match="does not load as a tokenizer"):
+        attacked("paraphrase", TEXT, means=AttackMeans(backbone=lambda: backbone))
+
+
+def test_a_model_without_some_of_its_weights_does_not_write(tmp_path: Path) -> None:
+    drop_weights(write_tiny_writer(tmp_path, "t5"), "encoder.final_layer_norm.weight")
+    with pytest.raises(BackboneError, match=r"lacks 1 weights of a t5 model that writes, encoder.final_layer_norm.w"):
+        Writer.named(str(tmp_path))
+
+
+def test_positions_that_are_computed_may_be_left_out_of_the_weights(tmp_path: Path) -> None:
+    path = write_tiny_writer(tmp_path, "pegasus")
+    whole = Writer.named(str(path)).rewritten(["One is here."], seed=0)
+    drop_weights(path, "embed_positions.weight")
+    assert Writer.named(str(path)).rewritten(["One is here."], seed=0) == whole
 
 
 def test_a_causal_model_writes_when_it_is_named(tmp_path: Path) -> None:

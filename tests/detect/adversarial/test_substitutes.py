@@ -12,8 +12,14 @@ from detect.adversarial.substitutes import Substitutes
 from detect.adversarial.word_model import read_words
 from detect.adversarial.words import words_of
 from features.backbone import Backbone
-from tests.detect.adversarial.attacked import attacked
+from tests.detect.adversarial.attacked import around_words, attacked
 from tests.detect.adversarial.word_backbone import TEXT, WORDS, word_backbone
+
+SPACED = (
+    "  Because big\tdogs\n \n walked (quickly), it was — “big”.\r\n"
+    "Big film;  Their movie… it's 'BECAUSE' a 3rd film_2 ran\u00a0home: Quickly!\u200b \n"
+)
+"""White space, marks, look-alikes of words, and capitals where each attack changes a word."""
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +114,29 @@ def test_words_are_swapped_for_neighbours_of_the_language_model(means: AttackMea
     assert len(changed) == 3  # 20% of 17
     candidates = Substitutes(means.backbone()).of_words(TEXT, words)
     assert {b for _, b in changed} <= {other for others in candidates.values() for other in others}
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("name", ["synonym", "word", "misspelling"])
+def test_attacks_on_words_leave_their_number_and_all_that_stands_between_them(
+    name: str, strength: float, means: AttackMeans
+) -> None:
+    for seed in range(5):
+        found = attacked(name, SPACED, strength, seed, means)[0]
+        assert found != SPACED
+        assert around_words(found) == around_words(SPACED)
+
+
+@pytest.mark.parametrize(
+    ("name", "capitals"), [("synonym", {"Big"}), ("word", {"Big"}), ("misspelling", {"Because", "Their", "BECAUSE"})]
+)
+def test_a_changed_word_has_a_capital_where_the_old_one_had(name: str, capitals: set[str], means: AttackMeans) -> None:
+    before, after = words_of(SPACED), words_of(attacked(name, SPACED, 1.0, means=means)[0])
+    changed = [(a.text, b.text) for a, b in zip(before, after, strict=True) if a.text != b.text]
+    assert capitals <= {a for a, _ in changed}
+    assert {a for a, _ in changed if a.islower()}
+    for a, b in changed:
+        assert (b[0].isupper(), b.isupper()) == (a[0].isupper(), a.isupper())
 
 
 @pytest.mark.parametrize("name", ["word", "sentence"])

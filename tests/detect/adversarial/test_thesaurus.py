@@ -4,6 +4,7 @@ import pytest
 
 from detect.adversarial.thesaurus import form_of, function_words, may_replace, same_lemma, synonyms
 from detect.adversarial.word_lists import word_rows
+from detect.adversarial.words import words_of
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,11 @@ def test_a_word_is_no_synonym_of_itself_or_of_its_opposite() -> None:
     words = {word for row in word_rows("synonyms") for word in row[1:]}
     assert [word for word in words if word in synonyms(word)] == []
     assert "poor" not in synonyms("good")
+
+
+def test_every_synonym_is_one_word_in_lower_case() -> None:
+    words = {other for row in word_rows("synonyms") for word in row[1:] for other in (word, *synonyms(word))}
+    assert [word for word in words if [found.text for found in words_of(word)] != [word] or not word.islower()] == []
 
 
 def test_irregular_words_have_no_forms_made_by_rule() -> None:
