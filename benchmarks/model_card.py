@@ -33,17 +33,19 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, required=True)
     parser.add_argument("--benchmark", type=Path, required=True, help="figures.csv of 'pawn benchmark'")
     parser.add_argument("--attacks", type=Path, required=True, help="figures.csv of 'pawn attack'")
-    parser.add_argument("--before", required=True, help="what the report of attacks calls the detector before this one")
+    parser.add_argument(
+        "--unhardened", type=Path, required=True, help="the same recipe without texts of attackers, in the report too"
+    )
     arguments = parser.parse_args()
     card = render(
-        arguments.detector, pl.read_csv(arguments.benchmark), pl.read_csv(arguments.attacks), arguments.before
+        arguments.detector, pl.read_csv(arguments.benchmark), pl.read_csv(arguments.attacks), arguments.unhardened
     )
     write_bytes(arguments.detector / "README.md", card.encode())
 
 
-def render(folder: Path, benchmark: pl.DataFrame, attacks: pl.DataFrame, before: str) -> str:
+def render(folder: Path, benchmark: pl.DataFrame, attacks: pl.DataFrame, unhardened: Path) -> str:
     """The card: the template `model_card.md` with every figure filled in from what was measured."""
-    record, calibration = read_card(folder), Calibration.load(folder)
+    record, before, calibration = read_card(folder), read_card(unhardened), Calibration.load(folder)
     training, backbone = record["training"], record["backbone"]
     if "left_out_domains" not in training or "members" not in training["config"]:
         raise SystemExit(f"{folder}: the card is for an ensemble that was calibrated on left-out domains")
@@ -71,7 +73,8 @@ def render(folder: Path, benchmark: pl.DataFrame, attacks: pl.DataFrame, before:
         trade=trade_table(training["left_out_domains"]),
         lengths=length_table(calibration),
         rivals=rivals_table(benchmark),
-        attacks=attack_table(attacks, record["name"], before),
+        hardened=hardened_table(before["training"]["left_out_domains"], training["left_out_domains"]),
+        attacks=attack_table(attacks, record["name"], before["name"]),
         attacked_texts=attacks.filter(pl.col("detector") == record["name"])["machines"].max(),
     )
 
@@ -155,12 +158,26 @@ def rivals_table(figures: pl.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def hardened_table(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> str:
+    """Figures over left-out domains of the recipe without texts of attackers, and with them, on the same texts."""
+    names = ("auroc", "tpr@1%", "real fpr@1%", "real tpr@1%", "real fpr@5%", "real tpr@5%")
+    lines = [f"| left out | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for row, other in zip(before, after, strict=True):
+        assert [row[key] for key in ("held_out", "human", "machine")] == [
+            other[key] for key in ("held_out", "human", "machine")
+        ]
+        cells = " | ".join(f"{row[name]:.3f} → {other[name]:.3f}" for name in names)
+        lines.append(f"| domain: {row['held_out']} | {cells} |")
+    means = [[mean(row[name] for row in rows) for rows in (before, after)] for name in names]
+    return "\n".join([*lines, f"| **mean** | {' | '.join(f'**{one:.3f} → {two:.3f}**' for one, two in means)} |"])
+
+
 def attack_table(figures: pl.DataFrame, name: str, before: str) -> str:
-    """Figures under each attack, of the detector before this one and of this one.
+    """Figures under each attack, of the same recipe without texts of attackers and of the detector.
 
     Texts are read as they are, and then with look-alike and invisible characters put right, as users' texts are.
     """
-    columns = [f"{figure}, before → now" for figure in ATTACKED] + [f"normalised: {figure}" for figure in NORMALISED]
+    columns = [f"{figure}, without → with" for figure in ATTACKED] + [f"normalised: {figure}" for figure in NORMALISED]
     lines = [f"| attack | edit distance | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
     for attack, strength in figures.select("attack", "strength").unique(maintain_order=True).rows():
         rows = figures.filter(pl.col("attack") == attack, pl.col("strength").eq_missing(strength))

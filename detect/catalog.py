@@ -94,6 +94,7 @@ ENTRIES = (
     CatalogEntry("pawn-no-metrics", "pawn", HIDDEN, PAWN, "ablation: hidden states weighed by hidden states", True),
     CatalogEntry("pawn-layers", "pawn", LAYERS, PAWN, "gates read a learnt mix of layers; ELMo's, 1802.05365", True),
     CatalogEntry("lightgbm", "boosted", METRICS, "Ke et al. 2017, LightGBM", "trees on pooled metrics", True),
+    CatalogEntry("profile", "boosted", METRICS, "ours", "trees on how metrics relate and run along a text", True),
     CatalogEntry(
         "diveye", "boosted", METRICS, "Basani & Chen 2025, 2509.18880", "trees on ten features of surprisal", True
     ),
@@ -107,7 +108,7 @@ ENTRIES = (
     CatalogEntry(
         "covariance", "linear", STATES, "ours", "the same of more metrics, penalised until domains hardly differ", True
     ),
-    CatalogEntry("pawn-ensemble", "ensemble", STATES, PAWN, "covariance, bilinear, PAWN and trees: our best", True),
+    CatalogEntry("pawn-ensemble", "ensemble", STATES, PAWN, "covariance, profile, PAWN and bilinear: our best", True),
     CatalogEntry("ensemble", "ensemble", "what its members read", "Wolpert 1992", "any of the others, weighed", True),
     CatalogEntry(
         "tfidf", "tfidf", TEXT, "Solaiman et al. 2019, 1908.09203", "logistic regression on words and characters", True

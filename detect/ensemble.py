@@ -60,10 +60,11 @@ class EnsembleConfig:
         weighting: "fitted" weighs members by a logistic regression on the validation part. "fixed" lets standardised
             scores count by their shares: on texts like those trained on, the member that knows them best would get
             nearly all the weight, and it need not be the one that knows others. "anchored" adds to the standardised
-            score of `anchor` the sum of the others, as "fixed" has it, bounded: `reach` x tanh(sum / `softness`).
+            scores of `anchors`, by their shares, the sum of the others, as "fixed" has it, bounded: `reach` x
+            tanh(sum / `softness`).
         shares: how much members count under "fixed" and "anchored", by name; 1 for those not named.
-        anchor: the member that decides under "anchored".
-        reach: standard deviations by which the others move the anchor's score at most.
+        anchors: the members that decide under "anchored".
+        reach: standard deviations of a member by which the others move the score at most.
         softness: standard deviations of the others' sum at which they do so by three quarters of that.
         recipes: settings of members' own recipes, by name: of `detect.catalog.maker`, and of
             `detect.text_recipes.text_recipe` for those that read texts.
@@ -72,22 +73,23 @@ class EnsembleConfig:
 
     Raises:
         ValueError: when there are too few members, one twice, an ensemble, a recipe or share of none of them, no such
-            weighting, shares where none are asked for or not above 0, an anchor that is no member or not asked for, or
-            a reach or softness not above 0.
+            weighting, shares where none are asked for or not above 0, anchors that are no members, all of them or not
+            asked for, or a reach or softness not above 0.
     """
 
     members: tuple[str, ...]
     weighting: str = "fitted"
     shares: Mapping[str, float] = field(default_factory=dict)
-    anchor: str = ""
-    reach: float = 2.0
+    anchors: tuple[str, ...] = ()
+    reach: float = 1.0
     softness: float = 1.0
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inverse_penalty: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "members", tuple(self.members))  # JSON has lists
+        for name in ("members", "anchors"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
         if len(self.members) < 2 or len(set(self.members)) < len(self.members) or RECIPES.keys() & set(self.members):
             raise ValueError(f"expected at least 2 distinct members, no ensemble among them, got {list(self.members)}")
         for what, given in (("recipes", self.recipes), ("shares", self.shares)):
@@ -99,17 +101,17 @@ class EnsembleConfig:
             raise ValueError(f"shares count under weighting 'fixed' and 'anchored' only, got {dict(self.shares)}")
         if not all(0 < share < math.inf for share in self.shares.values()):
             raise ValueError(f"expected finite shares above 0, got {dict(self.shares)}")
-        self._check_anchor()
+        self._check_anchors()
         if not self.inverse_penalty > 0:
             raise ValueError(f"expected an inverse penalty above 0, got {self.inverse_penalty}")
 
-    def _check_anchor(self) -> None:
-        if (self.weighting == "anchored") != bool(self.anchor):
-            raise ValueError(f"an anchor goes with weighting 'anchored', got {self.anchor!r} with {self.weighting!r}")
-        if self.anchor and (self.anchor not in self.members or self.anchor in self.shares):
+    def _check_anchors(self) -> None:
+        if (self.weighting == "anchored") != bool(self.anchors):
+            raise ValueError(f"anchors go with weighting 'anchored', got {list(self.anchors)} with {self.weighting!r}")
+        if self.anchors and not set(self.anchors) < set(self.members):
             raise ValueError(
-                f"expected the anchor to be one of {', '.join(self.members)} and to have no share, got {self.anchor!r} "
-                f"and shares {dict(self.shares)}"
+                f"expected the anchors to be some of {', '.join(self.members)} and others to be left, got "
+                f"{list(self.anchors)}"
             )
         if not (0 < self.reach < math.inf and 0 < self.softness < math.inf):
             raise ValueError(f"expected a finite reach and softness above 0, got {self.reach} and {self.softness}")
@@ -118,10 +120,10 @@ class EnsembleConfig:
 RECIPES: dict[str, dict[str, Any]] = {
     "ensemble": {},
     "pawn-ensemble": {
-        "members": ("pawn", "lightgbm", "bilinear", "covariance"),
+        "members": ("pawn", "profile", "bilinear", "covariance"),
         "weighting": "anchored",
-        "anchor": "covariance",
-        # Log-likelihood is what the trees read best; a second helping of it costs where it points the wrong way.
+        "anchors": ("profile", "covariance"),
+        # A helping of log-likelihood costs where it points the wrong way, and trees know when to trust it.
         "recipes": {"pawn": {"epochs": 4, "likelihood_weight": 0.0}},
     },
 }
@@ -259,18 +261,22 @@ class EnsembleDetector:
     def _weigh(self, table: np.ndarray, labels: np.ndarray) -> Weights:
         if self.config.weighting == "fitted":
             return fit_weights(table, labels, self.config.inverse_penalty)
-        names = self.config.members
-        shares = np.array([0.0 if name == self.config.anchor else self.config.shares.get(name, 1.0) for name in names])
-        return fixed_weights(table, shares)
+        shares = np.array([self.config.shares.get(name, 1.0) for name in self.config.members])
+        return fixed_weights(table, np.where(self._are_anchors, 0.0, shares))
+
+    @property
+    def _are_anchors(self) -> np.ndarray:
+        """Which members decide: (members,) bool."""
+        return np.array([name in self.config.anchors for name in self.config.members])
 
     def _combined(self, weights: Weights, table: np.ndarray) -> np.ndarray:
         """The members' scores (n_docs, members) as one, (n_docs,)."""
         total = weights.log_odds(table)
-        if not self.config.anchor:
+        if not self.config.anchors:
             return total
-        place = self.config.members.index(self.config.anchor)
-        anchor = (table[:, place] - weights.mean[place]) / weights.scale[place]
-        return np.asarray(anchor + self.config.reach * np.tanh(total / self.config.softness))
+        shares = np.array([self.config.shares.get(name, 1.0) for name in self.config.members]) * self._are_anchors
+        decided = ((table - weights.mean) / weights.scale) @ shares
+        return np.asarray(decided + self.config.reach * np.tanh(total / self.config.softness))
 
     def _fitted(self) -> Weights:
         if self._weights is None:

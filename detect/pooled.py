@@ -11,6 +11,8 @@ import numpy as np
 
 from cache.loader import CachedCorpus
 from detect.metric_columns import metric, ranks
+from detect.metric_profile import PROFILE_COLUMNS, metric_profile
+from detect.sequence_statistics import MOMENTS, autocorrelation, moments
 from detect.splits import uniform
 from detect.trained import Progress, silent
 from features.token_features import METRIC_NAMES, TokenFeatures
@@ -28,7 +30,6 @@ KEPT_BYTES = 3 << 29
 SHORTEST_PREFIX = 32
 """Of those that detectors of pooled features learn from, in tokens."""
 
-MOMENTS = ("mean", "std", "skewness", "kurtosis")
 RANK_BUCKETS = ("rank <= 10", "rank <= 100", "rank <= 1000", "rank > 1000")
 DIFFERENCES = ("absolute mean", *MOMENTS)
 METRIC_COLUMNS = (
@@ -214,31 +215,6 @@ def _with_covariances(document: TokenFeatures, metrics: list[np.ndarray]) -> np.
     return np.concatenate([states.mean(0), (centred @ states / len(states)).ravel()])
 
 
-def moments(values: np.ndarray) -> np.ndarray:
-    """`MOMENTS` of numbers taken as the whole population, kurtosis as its excess over the normal's 3: (4,)."""
-    if not len(values):
-        return np.zeros(4)
-    mean = values.mean()
-    centred = values - mean
-    variance = np.square(centred).mean()
-    # Of equal numbers, rounding leaves up to this much: there is no shape to speak of.
-    if variance <= (np.finfo(np.float64).eps * abs(mean)) ** 2:
-        return np.array([mean, 0.0, 0.0, 0.0])
-    standard = centred / np.sqrt(variance)
-    square = standard * standard  # products: a power costs thirty times as much
-    return np.array([mean, np.sqrt(variance), (square * standard).mean(), (square * square).mean() - 3])
-
-
-def autocorrelation(values: np.ndarray, lag: int) -> float:
-    """Pearson correlation of a sequence with itself `lag` places on."""
-    if len(values) <= lag + 1:
-        return 0.0
-    one, other = (part - part.mean() for part in (values[:-lag], values[lag:]))
-    scale = np.sqrt((one @ one) * (other @ other))
-    smallest = np.square(np.finfo(np.float64).eps * values).sum()  # what rounding leaves of equal numbers
-    return float(one @ other / scale) if scale > smallest else 0.0
-
-
 def _histogram_entropy(values: np.ndarray) -> float:
     """Shannon entropy of a histogram over the range of the values, nats."""
     if not len(values):
@@ -252,6 +228,7 @@ POOLINGS = {
     pooling.name: pooling
     for pooling in (
         Pooling("metrics", pooled_metrics, METRIC_COLUMNS),
+        Pooling("metric-profile", metric_profile, PROFILE_COLUMNS),
         Pooling("surprisal-diversity", surprisal_diversity, SURPRISAL_COLUMNS),
         Pooling("rank-buckets", rank_buckets, RANK_BUCKETS),
         Pooling("mean-hidden", mean_hidden),

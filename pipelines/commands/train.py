@@ -184,6 +184,7 @@ OPTIONS: dict[str, Sequence[Callable[..., Any]]] = {
     "pawn-no-metrics": (*network_options, crop_probability),
     "pawn-layers": (*network_options, crop_probability, likelihood_weight),
     "lightgbm": (rounds(1000), shrinkage),
+    "profile": (rounds(1000), shrinkage),
     "diveye": (rounds(200), shrinkage),
     "ensemble": (members,),
     "tfidf": (vocabulary,),

@@ -47,7 +47,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "pawn": {"epochs": 1, "network": {"width": 8, "gates": 4}},
     "boosted": {"rounds": 5},
     "ensemble": {"members": ("rank", "diveye", "logistic"), "recipes": {"diveye": {"rounds": 5}}},
-    "pawn-ensemble": {"recipes": {"pawn": {"epochs": 1}, "lightgbm": {"rounds": 5}}},
+    "pawn-ensemble": {"recipes": {"pawn": {"epochs": 1}, "profile": {"rounds": 5}}},
 }
 
 

@@ -130,20 +130,20 @@ def test_shares_that_cannot_be_are_refused(settings: dict, message: str) -> None
         new_detector("ensemble", hidden_size=HIDDEN_SIZE, members=("rank", "log-likelihood"), **settings)
 
 
-def test_others_move_the_score_of_an_anchor_by_its_reach_at_most(train, validation, others, tmp_path: Path) -> None:
-    settings = {"members": ("rank", "entropy", "lastde"), "shares": {"rank": 2.0}, "reach": 0.7, "softness": 0.3}
-    detector = new_detector(
-        "ensemble", hidden_size=HIDDEN_SIZE, weighting="anchored", anchor="entropy", **settings
-    ).fit(train, validation)
+def test_others_move_the_score_of_anchors_by_the_reach_at_most(train, validation, others, tmp_path: Path) -> None:
+    settings = {"members": ("rank", "entropy", "lastde", "lrr"), "shares": {"rank": 2.0, "lrr": 0.5}, "reach": 0.7}
+    anchored = {"weighting": "anchored", "anchors": ("entropy", "lrr"), "softness": 0.3}
+    detector = new_detector("ensemble", hidden_size=HIDDEN_SIZE, **anchored, **settings).fit(train, validation)
     assert isinstance(detector, EnsembleDetector)
     learnt = np.stack([streamed_scores(member.score, validation.corpus) for member in detector.members], axis=-1)
     judged = np.stack([member.score(others) for member in detector.members], axis=-1)
-    rank, entropy, lastde = (((judged - learnt.mean(0)) / learnt.std(0))[:, place] for place in range(3))
+    rank, entropy, lastde, lrr = (((judged - learnt.mean(0)) / learnt.std(0))[:, place] for place in range(4))
     of_learnt = (learnt - learnt.mean(0)) / learnt.std(0)
     total = (2 * rank + lastde) / (2 * of_learnt[:, 0] + of_learnt[:, 2]).std()
     found = detector.score(others)
-    np.testing.assert_allclose(found, entropy + 0.7 * np.tanh(total / 0.3), rtol=1e-9, atol=1e-9)
-    assert 0.5 < np.abs(found - entropy).max() <= 0.7
+    decided = entropy + 0.5 * lrr
+    np.testing.assert_allclose(found, decided + 0.7 * np.tanh(total / 0.3), rtol=1e-9, atol=1e-9)
+    assert 0.5 < np.abs(found - decided).max() <= 0.7
     detector.save(tmp_path)
     assert read_detector(tmp_path).score(others).tolist() == found.tolist()
 
@@ -151,15 +151,15 @@ def test_others_move_the_score_of_an_anchor_by_its_reach_at_most(train, validati
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weighting": "anchored"}, "an anchor goes with weighting 'anchored', got '' with 'anchored'"),
-        ({"anchor": "rank"}, "an anchor goes with weighting 'anchored', got 'rank' with 'fitted'"),
-        ({"weighting": "anchored", "anchor": "lrr"}, "the anchor to be one of rank, log-likelihood .* got 'lrr'"),
+        ({"weighting": "anchored"}, r"anchors go with weighting 'anchored', got \[\] with 'anchored'"),
+        ({"anchors": ("rank",)}, r"anchors go with weighting 'anchored', got \['rank'\] with 'fitted'"),
+        ({"weighting": "anchored", "anchors": ["lrr"]}, r"anchors to be some of rank, .* got \['lrr'\]"),
         (
-            {"weighting": "anchored", "anchor": "rank", "shares": {"rank": 2.0}},
-            r"to have no share, got 'rank' and shares {'rank': 2.0}",
+            {"weighting": "anchored", "anchors": ("rank", "log-likelihood")},
+            r"and others to be left, got \['rank', 'log-likelihood'\]",
         ),
         (
-            {"weighting": "anchored", "anchor": "rank", "reach": 0.0},
+            {"weighting": "anchored", "anchors": ("rank",), "reach": 0.0},
             "expected a finite reach and softness above 0, got 0.0 and 1.0",
         ),
     ],
@@ -174,7 +174,7 @@ def test_a_recipe_of_an_ensemble_settles_its_members() -> None:
         new_detector("pawn-ensemble", hidden_size=HIDDEN_SIZE, members=("pawn", "lightgbm"))
     detector = new_detector("pawn-ensemble", hidden_size=HIDDEN_SIZE, seed=3)
     assert isinstance(detector, EnsembleDetector)
-    assert [member.name for member in detector.members] == ["pawn", "lightgbm", "bilinear", "covariance"]
+    assert [member.name for member in detector.members] == ["pawn", "profile", "bilinear", "covariance"]
 
 
 def test_an_ensemble_is_the_weighted_sum_of_its_standardised_members(

@@ -45,6 +45,26 @@ def test_diversity_entropy_of_the_papers_example() -> None:
     assert diversity_entropy(values, 3, 10) == 0
 
 
+@pytest.mark.parametrize("scale", [1, 2, 5])
+@pytest.mark.parametrize("bins", [7, 400, 5110])
+@pytest.mark.parametrize("seed", range(5))
+def test_diversity_entropy_counts_as_numpys_histogram_does(seed: int, bins: int, scale: int) -> None:
+    values = np.random.default_rng(seed).normal(-0.5, 1.5, size=511)  # of both signs: cosines from -1 to 1
+    averaged = [values[i : i + scale].mean() for i in range(511 - scale + 1)]
+    windows = np.stack([averaged[:-2], averaged[1:-1], averaged[2:]], axis=1)
+    directions = windows / np.linalg.norm(windows, axis=1, keepdims=True)
+    counts, _ = np.histogram((directions[:-1] * directions[1:]).sum(1), bins=bins, range=(-1, 1))
+    assert counts.sum() == 511 - scale - 2
+    shares = counts[counts > 0] / counts.sum()
+    expected = -(shares * np.log(shares)).sum() / np.log(bins)
+    np.testing.assert_allclose(diversity_entropy(values, scale, bins), expected, rtol=1e-9)
+
+
+def test_cosines_0_and_1_count_in_the_upper_of_two_bins() -> None:
+    # The cosines are 1 (computed as just above it), 0.82, 0.71, and 0 twice, of windows with none but zeros.
+    assert diversity_entropy(np.array([1.0, 1, 1, 1, 0, 0, 0, 0]), 1, 2) == 0
+
+
 def test_a_sequence_times_a_constant_fluctuates_as_before() -> None:
     values = log_probs(100)
     assert lastde(values * 3) == pytest.approx(lastde(values) * 3)

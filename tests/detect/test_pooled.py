@@ -18,11 +18,9 @@ from detect.pooled import (
     RANK_BUCKETS,
     SURPRISAL_COLUMNS,
     SURPRISAL_LIMIT,
-    autocorrelation,
     hidden_covariance,
     hidden_covariance_6,
     mean_hidden,
-    moments,
     pool,
     pooled_metrics,
     prefix_lengths,
@@ -36,12 +34,7 @@ from features.registry import resolve
 from features.token_features import METRIC_NAMES, TokenFeatures
 from tests.cache.feature_makers import FINGERPRINT, documents
 from tests.detect.made_up import document
-
-
-def naive_moments(values: list[float]) -> list[float]:
-    mean, deviation = statistics.fmean(values), statistics.pstdev(values)
-    powers = [sum((v - mean) ** k for v in values) / len(values) / deviation**k for k in (3, 4)]
-    return [mean, deviation, powers[0], powers[1] - 3]
+from tests.detect.test_sequence_statistics import naive_moments
 
 
 def naive_quantile(values: list[float], share: float) -> float:
@@ -165,15 +158,6 @@ def test_vectors_of_the_shortest_and_the_evenest_documents_are_finite(name: str,
     assert vector.shape == POOLINGS[name].vector(document(8, 0, 50)).shape
 
 
-def test_equal_numbers_have_no_shape_and_no_correlation() -> None:
-    # 0.1 has no exact float: the mean of many is off by a rounding, which must not be taken for a deviation.
-    assert moments(np.full(1001, 0.1)).tolist() == [pytest.approx(0.1), 0, 0, 0]
-    assert autocorrelation(np.full(1001, 0.1), 1) == 0
-    assert autocorrelation(np.array([1.0, 2.0]), 1) == 0
-    assert autocorrelation(np.array([1.0, 2.0, 3.0]), 1) == pytest.approx(1)
-    assert moments(np.empty(0)).tolist() == [0, 0, 0, 0]
-
-
 @pytest.mark.parametrize("n_tokens", [2, 3, 60])
 @pytest.mark.parametrize(("pooled", "others"), [(hidden_covariance, 0), (hidden_covariance_6, 3)])
 def test_hidden_covariance_is_that_of_plain_loops(pooled, others: int, n_tokens: int) -> None:
@@ -202,6 +186,7 @@ def test_hidden_covariance_is_that_of_plain_loops(pooled, others: int, n_tokens:
 def test_only_poolings_of_hidden_states_need_them() -> None:
     assert {name: pooling.needs_hidden for name, pooling in POOLINGS.items()} == {
         "metrics": False,
+        "metric-profile": False,
         "surprisal-diversity": False,
         "rank-buckets": False,
         "mean-hidden": True,

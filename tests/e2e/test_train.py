@@ -196,6 +196,7 @@ OWN_OPTIONS = {
     "pawn-no-metrics": ("--epochs", 1, "--batch-size", 32),
     "pawn-layers": ("--epochs", 2, "--likelihood-weight", 0),
     "lightgbm": ("--rounds", 20, "--learning-rate", 0.1),
+    "profile": ("--rounds", 20, "--learning-rate", 0.1),
     "diveye": ("--rounds", 20),
     "ensemble": ("--members", "lightgbm, logistic,fast-detect-gpt"),
 }
