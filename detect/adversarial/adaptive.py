@@ -68,7 +68,7 @@ class Adaptive:
 
     def _options(self, text: str, words: Sequence[Word]) -> dict[int, list[Candidate]]:
         """For each word that has any, its best candidates that fit."""
-        reading = read_words(self._means.backbone(), text, words)
+        reading = read_words(self._means.backbone(), text)
         found = {
             index: [option for option in options if option.gain >= LEAST_GAIN][:MOST_CANDIDATES]
             for index, options in self._substitutes.in_context(text, words, reading).items()

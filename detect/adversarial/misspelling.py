@@ -55,7 +55,7 @@ class Misspelling:
         }
         if not changes or not (count := how_many(len(words), strength)):
             return text
-        log_probs = np.nan_to_num(read_words(self.means.backbone(), text, words).log_probs, nan=-np.inf)
+        log_probs = np.nan_to_num(read_words(self.means.backbone(), text).log_probs, nan=-np.inf)
         order = sorted(changes, key=lambda index: (-log_probs[index], index))
         return with_words(text, words, {index: changes[index] for index in order[:count]})
 

@@ -43,13 +43,13 @@ class Synonym:
         if not count:
             return text
         backbone = self._means.backbone()
-        reading = read_words(backbone, text, words)
+        reading = read_words(backbone, text)
         options = self._substitutes.in_context(text, words, reading)
         likely = {index: [one for one in found if one.gain >= LEAST_GAIN] for index, found in options.items()}
         best = {index: found[0] for index, found in likely.items() if found}
         order = sorted(best, key=lambda index: (-best[index].worth, index))[:count]
         changes = {index: best[index].text for index in order}
         changed = with_words(text, words, changes)
-        after = read_words(backbone, changed, words_of(changed)).log_probs
+        after = read_words(backbone, changed).log_probs
         losses = np.nan_to_num(np.append(reading.log_probs - after, 0.0))  # of each word, one more for the last's next
         return with_words(text, words, {index: new for index, new in changes.items() if losses[index + 1] <= MOST_LOSS})

@@ -1,12 +1,11 @@
 """What a causal language model makes of the words of a text: how probable each is, and what else could stand there."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from detect.adversarial.words import Word
+from detect.adversarial.words import words_of
 from features.backbone import Backbone, Encoding
 from features.documents import canonical_text
 from features.extractor import Extractor
@@ -31,13 +30,12 @@ class WordReading:
     hidden: np.ndarray
 
 
-def read_words(backbone: Backbone, text: str, words: Sequence[Word]) -> WordReading:
-    """The words of a text under the language model, one text at a time so that company moves no number.
+def read_words(backbone: Backbone, text: str) -> WordReading:
+    """The words of a text (`words_of`) under the language model, one text at a time so that company moves no number.
 
     Args:
         backbone: the language model.
         text: as it is; the model reads its canonical form.
-        words: all the words of the text (`words_of`).
     """
     limit = min(MAX_TOKENS, backbone.max_positions or MAX_TOKENS)
     (encoding,) = backbone.encode([text], limit)
@@ -47,22 +45,13 @@ def read_words(backbone: Backbone, text: str, words: Sequence[Word]) -> WordRead
         (features,) = Extractor(backbone, max_length=limit).extract([""], [encoding])
         log_probs[1:] = features.metrics[:, 0]
         hidden = features.hidden
-    spans = [_tokens(encoding, start, end) for start, end in _canonical_spans(text, words)]
+    canonical = words_of(canonical_text(text))  # which holds the same words in the same order
+    spans = [_tokens(encoding, word.start, word.end) for word in canonical]
     return WordReading(
         log_probs=np.array([log_probs[first:last].sum() if first >= 0 else np.nan for first, last in spans]),
         first_tokens=np.array([first for first, _ in spans], dtype=np.int64),
         hidden=hidden,
     )
-
-
-def _canonical_spans(text: str, words: Sequence[Word]) -> list[tuple[int, int]]:
-    """Where the words stand in the canonical text, which holds the same words in the same order."""
-    canonical, place, spans = canonical_text(text), 0, []
-    for word in words:
-        start = canonical.index(word.text, place)
-        place = start + len(word.text)
-        spans.append((start, place))
-    return spans
 
 
 def _tokens(encoding: Encoding, start: int, end: int) -> tuple[int, int]:

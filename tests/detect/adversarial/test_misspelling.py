@@ -62,7 +62,7 @@ def test_every_misspelling_is_one_word() -> None:
 def test_a_words_log_prob_is_the_sum_over_its_tokens(backbone: Backbone) -> None:
     text = f"{SENTENCES[0]}\n\n  {SENTENCES[1]}"
     words = words_of(text)
-    reading = read_words(backbone, text, words)
+    reading = read_words(backbone, text)
     extractor = Extractor(backbone)
     (encoding,) = extractor.encode([text])
     (features,) = extractor.extract(["k"], [encoding])
@@ -79,9 +79,20 @@ def test_a_words_log_prob_is_the_sum_over_its_tokens(backbone: Backbone) -> None
     assert reading.first_tokens[place] == next(i for i, (_, b) in enumerate(features.offsets.tolist()) if b > start)
 
 
+def test_a_word_is_not_looked_for_inside_what_is_no_word(backbone: Backbone) -> None:
+    text = "The iPhone5 was on the table."
+    reading, words = read_words(backbone, text), [word.text for word in words_of(text)]
+    assert words == ["The", "was", "on", "the", "table"]  # not what stands beside a digit
+    extractor = Extractor(backbone)
+    (encoding,) = extractor.encode([text])
+    ends = encoding.offsets[:, 1].tolist()
+    expected = [next(i for i, end in enumerate(ends) if end > text.index(f" {word}") + 1) for word in words[1:]]
+    assert reading.first_tokens[1:].tolist() == expected
+
+
 def test_words_behind_the_limit_are_not_judged(backbone: Backbone) -> None:
     text = "abc defg " * 300  # more tokens than the 512 that the model can read
-    reading = read_words(backbone, text, words_of(text))
+    reading = read_words(backbone, text)
     assert np.isnan(reading.log_probs[-1])
     assert reading.first_tokens[-1] == -1
     assert np.isfinite(reading.log_probs[1:50]).all()
@@ -89,7 +100,7 @@ def test_words_behind_the_limit_are_not_judged(backbone: Backbone) -> None:
 
 def test_the_most_probable_words_are_misspelt_first(backbone: Backbone, means: AttackMeans) -> None:
     words = words_of(TEXT)
-    log_probs = read_words(backbone, TEXT, words).log_probs
+    log_probs = read_words(backbone, TEXT).log_probs
     known = [i for i, word in enumerate(words) if misspellings(word.text.lower()) and not np.isnan(log_probs[i])]
     best = sorted(known, key=lambda i: -log_probs[i])[:3]
     found = words_of(attacked("misspelling", TEXT, 0.2, means=means)[0])

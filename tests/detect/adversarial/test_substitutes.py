@@ -61,11 +61,11 @@ def test_candidates_agree_in_form_case_and_article_and_are_no_opposites(backbone
 
 def test_in_context_only_single_tokens_are_judged_by_how_much_likelier_they_are(backbone: Backbone) -> None:
     words = words_of(TEXT)
-    reading = read_words(backbone, TEXT, words)
+    reading = read_words(backbone, TEXT)
     found = Substitutes(backbone).in_context(TEXT, words, reading)
     place = [word.text for word in words].index("film")
     other = TEXT.replace("film", "movie")
-    expected = read_words(backbone, other, words_of(other)).log_probs[place] - reading.log_probs[place]
+    expected = read_words(backbone, other).log_probs[place] - reading.log_probs[place]
     assert [candidate.text for candidate in found[place]] == ["movie"]
     # 1e-2: logits of states kept in float16 against those of float32.
     assert found[place][0].gain == pytest.approx(expected, abs=1e-2)
@@ -160,7 +160,7 @@ def test_the_real_model_gives_synonyms_that_fit(backbone_home: Path) -> None:
     real = Backbone.load(resolve(DEFAULT_BACKBONE), device="cpu")
     text = "We show that the method is fast. However, the results of the study were surprising to many researchers."
     words = words_of(text)
-    options = Substitutes(real).in_context(text, words, read_words(real, text, words))
+    options = Substitutes(real).in_context(text, words, read_words(real, text))
     assert all(np.isfinite(option.gain) for found in options.values() for option in found)
     found = attacked("synonym", text, 0.5, means=AttackMeans(backbone=lambda: real))[0].split()
     changed = {a: b for a, b in zip(text.split(), found, strict=True) if a != b}

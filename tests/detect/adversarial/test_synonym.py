@@ -33,7 +33,7 @@ def changed(
 ) -> str:
     """What becomes of `TEXT`, whose words lose so many nats each when all the changes are made."""
 
-    def read_words(backbone: object, text: str, words: object) -> SimpleNamespace:
+    def read_words(backbone: object, text: str) -> SimpleNamespace:
         return SimpleNamespace(log_probs=np.array([np.nan, -1, -2, -3]) - (0.0 if text == TEXT else np.array(losses)))
 
     monkeypatch.setattr(synonym, "read_words", read_words)
