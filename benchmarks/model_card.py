@@ -1,7 +1,7 @@
 """Writes the model card of a detector from its own record, and from reports of `pawn benchmark` and `pawn attack`.
 
 python -m benchmarks.model_card --detector DIR --benchmark quality/figures.csv --attacks stress/figures.csv \
-        --before NAME
+        --unhardened DIR
 """
 
 import argparse
@@ -163,9 +163,9 @@ def hardened_table(before: Sequence[dict[str, Any]], after: Sequence[dict[str, A
     names = ("auroc", "tpr@1%", "real fpr@1%", "real tpr@1%", "real fpr@5%", "real tpr@5%")
     lines = [f"| left out | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for row, other in zip(before, after, strict=True):
-        assert [row[key] for key in ("held_out", "human", "machine")] == [
-            other[key] for key in ("held_out", "human", "machine")
-        ]
+        judged = [[found[key] for key in ("held_out", "human", "machine")] for found in (row, other)]
+        if judged[0] != judged[1]:
+            raise SystemExit(f"expected the same texts to judge both detectors, got {judged[0]} and {judged[1]}")
         cells = " | ".join(f"{row[name]:.3f} → {other[name]:.3f}" for name in names)
         lines.append(f"| domain: {row['held_out']} | {cells} |")
     means = [[mean(row[name] for row in rows) for rows in (before, after)] for name in names]

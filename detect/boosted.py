@@ -32,7 +32,7 @@ class BoostingConfig:
         learning_rate: share of each tree that is added.
         leaves: of a tree at most.
         depth: of a tree at most; -1: no limit.
-        leaf_documents: fewest training rows in a leaf.
+        leaf_documents: fewest training rows in a leaf; of a small table no more than a hundredth of it, or 20.
         column_share: share of the columns that a tree may look at.
         row_share: share of the rows that a tree is grown on.
         prefixes: random prefixes of each text to learn from and to choose by, beside the whole: texts that are judged
@@ -68,15 +68,15 @@ class BoostingConfig:
             if not 0 < (value := getattr(self, name)) <= 1:
                 raise ValueError(f"expected 0 < {name} <= 1, got {value}")
 
-    def parameters(self) -> dict[str, Any]:
-        """The same in LightGBM's words."""
+    def parameters(self, rows: int) -> dict[str, Any]:
+        """The same in LightGBM's words, for a table of so many rows."""
         return {
             "objective": "binary",
             "metric": "auc",
             "learning_rate": self.learning_rate,
             "num_leaves": self.leaves,
             "max_depth": self.depth,
-            "min_data_in_leaf": self.leaf_documents,
+            "min_data_in_leaf": min(self.leaf_documents, max(rows // 100, 20)),
             "feature_fraction": self.column_share,
             "bagging_fraction": self.row_share,
             "bagging_freq": 1,
@@ -154,7 +154,7 @@ class BoostedDetector:
             progress("round", place | {"validation_auroc": rounds[-1]})
 
         trained = lightgbm.train(
-            self.config.parameters(),
+            self.config.parameters(len(learnt.labels)),
             data,
             num_boost_round=self.config.rounds,
             valid_sets=[lightgbm.Dataset(judged.vectors, judged.labels, reference=data)],

@@ -1,6 +1,6 @@
 """Several detectors as one: the sum of their standardised scores, by weights that are fitted (stacking) or given.
 
-Or one of them decides, and the others move its score by so much at most ("anchored"): what ranks the texts of one
+Or some of them decide, and the others move their score by so much at most ("anchored"): what ranks the texts of one
 domain best need not give human texts of every domain the same scores, and a larger error of theirs is not followed.
 
 Fitted weights are a logistic regression's, none below 0. Members learn from the training part, the weights from the
@@ -123,7 +123,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "members": ("pawn", "profile", "bilinear", "covariance"),
         "weighting": "anchored",
         "anchors": ("profile", "covariance"),
-        # A helping of log-likelihood costs where it points the wrong way, and trees know when to trust it.
+        # A helping of log-likelihood costs where it points the wrong way.
         "recipes": {"pawn": {"epochs": 4, "likelihood_weight": 0.0}},
     },
 }
@@ -144,9 +144,9 @@ def recipe(name: str, *, seed: int = 0, **settings: Any) -> EnsembleConfig:
 
 
 class EnsembleDetector:
-    """A weighted sum of other detectors' scores, or one that they move; higher is more machine-like.
+    """A weighted sum of other detectors' scores, or one of some that the others move; higher is more machine-like.
 
-    Scores are log-odds where weights are fitted, else standard deviations from the mean of the validation part.
+    Scores are log-odds where weights are fitted, else sums of standard deviations from means of the validation part.
 
     Args:
         card: what it is made from.
@@ -196,7 +196,7 @@ class EnsembleDetector:
         progress("fitted", {"validation_auroc": value})
         course = {
             "config": asdict(self.config),
-            "weights": dict(zip(self.config.members, self._weights.coefficients.tolist(), strict=True)),
+            "weights": dict(zip(self.config.members, self._recorded(self._weights).tolist(), strict=True)),
             "validation_auroc": value,
         }
         self.card = replace(self.card, training=self.card.training | course)
@@ -261,21 +261,28 @@ class EnsembleDetector:
     def _weigh(self, table: np.ndarray, labels: np.ndarray) -> Weights:
         if self.config.weighting == "fitted":
             return fit_weights(table, labels, self.config.inverse_penalty)
-        shares = np.array([self.config.shares.get(name, 1.0) for name in self.config.members])
-        return fixed_weights(table, np.where(self._are_anchors, 0.0, shares))
+        return fixed_weights(table, np.where(self._are_anchors, 0.0, self._shares))
+
+    @property
+    def _shares(self) -> np.ndarray:
+        """How much each member counts: (members,)."""
+        return np.array([self.config.shares.get(name, 1.0) for name in self.config.members])
 
     @property
     def _are_anchors(self) -> np.ndarray:
         """Which members decide: (members,) bool."""
         return np.array([name in self.config.anchors for name in self.config.members])
 
+    def _recorded(self, weights: Weights) -> np.ndarray:
+        """What each member counts, for people: its weight in the sum that it is part of, (members,)."""
+        return np.where(self._are_anchors, self._shares, weights.coefficients)
+
     def _combined(self, weights: Weights, table: np.ndarray) -> np.ndarray:
         """The members' scores (n_docs, members) as one, (n_docs,)."""
         total = weights.log_odds(table)
         if not self.config.anchors:
             return total
-        shares = np.array([self.config.shares.get(name, 1.0) for name in self.config.members]) * self._are_anchors
-        decided = ((table - weights.mean) / weights.scale) @ shares
+        decided = ((table - weights.mean) / weights.scale) @ (self._shares * self._are_anchors)
         return np.asarray(decided + self.config.reach * np.tanh(total / self.config.softness))
 
     def _fitted(self) -> Weights:

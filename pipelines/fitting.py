@@ -237,6 +237,7 @@ def _left_out(
     folds: dict[str, Run] = {}
     for name in names:
         known = np.isin(version, version[domains == name])  # versions of its texts in other domains too
+        known |= ~judged & ~np.isin(domains, names)  # texts of no such domain may be made of any
         seen = {part: members[~known[members]] for part, members in chosen.items()}
         _check_parts(learner.labels, seen)
         with run.child(f"without {name}", {"held_out": name}) as folds[name]:
@@ -298,6 +299,16 @@ def recorded(progress: Progress, run: Run) -> Progress:
             run.metrics({name: values[name] for name in names}, None if step is None else int(step))
 
     return told
+
+
+def check_only_learnt(request: LabelledRequest) -> None:
+    """Refuse what could only fail once everything is extracted.
+
+    Raises:
+        UsageError: when texts that judge come from standard input, which can be read once, beside others that do not.
+    """
+    if request.only_learnt and "-" in request.inputs:
+        raise UsageError("--only-learnt goes with files in --data, got -: save the texts of standard input to a file")
 
 
 def judged_of(documents: Sequence[Document], request: LabelledRequest) -> np.ndarray | None:

@@ -162,6 +162,15 @@ class Hardening:
         kept = self.request.report / "detectors"
         self.trainer = Trainer(self.request, kept, self.workshop, self.models, self.say, self.progress)
 
+    def check(self) -> None:
+        """Refuse, before anything slow, what generators cannot do without.
+
+        Raises:
+            PawnError: when there are too few texts for prompts, or no language model to tune.
+        """
+        if self.request.redteam or self.request.hold_out_redteam:
+            self.generators.prompts  # noqa: B018  # it is made now, and kept
+
     def train(self, name: str, versions: Sequence[Version], run: Run) -> tuple[TrainedDetector, AnyScorer]:
         """A detector trained on the documents and some versions, and what scores by it; see `Trainer.train`."""
         learner = self.workshop.learner(self.request.called, versions)
@@ -316,6 +325,7 @@ def run_hardening(
                 for files in (outputs, request.hold_out_outputs)
             )
             hardening = Hardening(request, workshop, are_outputs, are_held_out, models, say, progress, run)
+            hardening.check()
             trained, scorers = _rounds(hardening)
             _judge(hardening, scorers)
             finish(trained, request, run, say)

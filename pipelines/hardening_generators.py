@@ -1,7 +1,7 @@
 """Generators tuned against the detectors of a hardening: what they write is learnt from, and judged by."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,8 @@ from features.registry import resolve
 from pipelines.attack_subjects import JUDGED, Subjects
 from pipelines.cells import cell_name, digest_of
 from pipelines.hardening_learner import Version
-from pipelines.redteam import RedTeam, RedTeamRequest
+from pipelines.provenance import plain
+from pipelines.redteam import NOT_IDENTITY, RedTeam, RedTeamRequest
 from pipelines.redteam_texts import as_documents, read_texts
 from pipelines.scorers import AnyScorer, LanguageModels, what_scores
 from pipelines.tracking import Run
@@ -119,8 +120,9 @@ class Generators:
         asked = method in ASKING
         shown = f"{method} against {name}" if asked else method
         if shown not in self.tuned:
+            recipe = asdict(self._request(method, self.folder, ""))
             identity = {
-                "method": method,
+                "recipe": plain({name: value for name, value in recipe.items() if name not in NOT_IDENTITY}),
                 "target": what_scores(target) if asked else None,
                 "generator": resolve(self.name, progress=self.say).weights_id,
                 "prompts": [digest_of([p.text + p.human for p in self.prompts[part]], 64) for part in _PARTS],

@@ -33,11 +33,11 @@ all other figures: [the whole report](report.md)."""
 
 GENERATOR_NOTES = """\
 What stands above under `critic`, `dpo` or `dpo-human` are texts of a generator tuned by that method of `pawn redteam`,
-anew and alike against each detector that it asks, on beginnings of training texts; the texts judged go on with human
-texts of the test part, and "attacked human texts" are what their writers wrote in as many tokens. They are shorter than
-the clean texts that fix the thresholds, so the AUROC against attacked human texts and the FPR are what to look at. A
-generator that evades by writing rubbish shows it here: perplexity (under the untuned generator) far from the human, or
-4-grams repeated."""
+with the same seed and prompts against each detector that it asks, on beginnings of training texts; the texts judged go
+on with human texts of the test part, and "attacked human texts" are what their writers wrote in as many tokens. They
+are shorter than the clean texts that fix the thresholds, so the AUROC against attacked human texts and the FPR are what
+to look at. A generator that evades by writing rubbish shows it here: perplexity (under the untuned generator) far from
+the human, or 4-grams repeated."""
 
 
 def write_hardening_report(

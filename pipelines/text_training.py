@@ -23,6 +23,7 @@ from pipelines.fitting import (
     DetectorFacts,
     LabelledRequest,
     TrainedDetector,
+    check_only_learnt,
     check_output,
     finish,
     fit_calibrated,
@@ -181,6 +182,7 @@ def run_text_training(
     """
     recipe = text_recipe(request.detector, seed=request.seed, **request.settings)
     check_output(request.output)
+    check_only_learnt(request)
     with Corpus.open([*request.inputs, *request.only_learnt], request.corpus_options) as corpus:
         total = corpus.count_rows()  # finds every bad label before anything slow
         facts = DetectorFacts(request.called, {}, corpora_record(corpus))

@@ -22,6 +22,7 @@ from pipelines.fitting import (
     DetectorFacts,
     LabelledRequest,
     TrainedDetector,
+    check_only_learnt,
     check_output,
     finish,
     fit_calibrated,
@@ -164,6 +165,7 @@ def run_training(
     """
     make = maker(request.detector, seed=request.seed, **request.settings)
     check_output(request.output)
+    check_only_learnt(request)
     request.check_observer()
     with Corpus.open([*request.inputs, *request.only_learnt], request.corpus_options) as corpus:
         total = corpus.count_rows()  # finds every bad label before anything slow

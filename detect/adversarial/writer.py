@@ -19,6 +19,8 @@ PREFIX = "paraphrase: {}"
 """What T5 models fine-tuned to paraphrase are commonly given."""
 
 T5_TYPES = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
+COMPUTED_POSITIONS = ("pegasus", "pegasus_x", "marian", "fsmt", "m2m_100", "xglm")
+"""Types of models whose positions are a formula, which files may leave out."""
 """Model types that learn their tasks by such a beginning; to BART or Pegasus it would be words to paraphrase."""
 
 TEMPERATURE, TOP_P = 0.7, 0.9
@@ -130,8 +132,9 @@ def _sequence_model(files: BackboneFiles, device: str) -> Any:
         use_safetensors=True,
         output_loading_info=True,
     )
-    # transformers fills what is missing with random numbers, but for positions that are computed, as in Pegasus.
-    if missing := sorted(name for name in info["missing_keys"] if not name.endswith("embed_positions.weight")):
+    # transformers fills what is missing with random numbers, but for positions that are computed.
+    computed = ("embed_positions.weight",) if model.config.model_type in COMPUTED_POSITIONS else ()
+    if missing := sorted(name for name in info["missing_keys"] if not name.endswith(computed)):
         raise BackboneError(
             f"{files.path} lacks {len(missing)} weights of a {model.config.model_type} model that writes, {missing[0]} "
             "among them; save the whole sequence-to-sequence model, head included"

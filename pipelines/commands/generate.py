@@ -40,7 +40,7 @@ def command(
 
     \b
     Example:  pawn generate --data corpus.parquet -o generated.parquet
-              pawn train pawn-ensemble --data corpus.parquet --data generated.parquet -o runs/mine
+              pawn train pawn-ensemble --data corpus.parquet --only-learnt generated.parquet -o runs/mine
     """
     from pathlib import Path
 

@@ -31,6 +31,7 @@ from tests.detect.made_up import document, labelled
 SETTINGS: dict[str, dict[str, Any]] = {
     "lightgbm": {"rounds": 30},
     "diveye": {"rounds": 30},
+    "profile": {"rounds": 30},
     "gltr-buckets": {},
     "logistic": {},
     "bilinear": {},
@@ -160,7 +161,7 @@ def edit_card(folder: Path, change: Any) -> None:
         (lambda card: card.update(format_version=9), "format version 9, this program reads 1"),
         (lambda card: card.pop("weights"), "does not describe a (boosted|linear) detector .KeyError.'weights'"),
         (lambda card: card["training"]["config"].update(depth_of=3), "does not describe a .*'depth_of'"),
-        (lambda card: card.update(pooling="max"), "names pooling 'max', expected one of metrics, surprisal-diversity"),
+        (lambda card: card.update(pooling="max"), "names pooling 'max', expected one of metrics, metric-profile, surprisal-diversity"),
         (lambda card: card.update(columns=["a"]), "other columns than this program's pooling '(metrics|mean-hidden)'"),
         (lambda card: card.update(metric_version=99), r"\(version 99\), this program computes"),
         (lambda card: card["weights"].update(sha256="0" * 64), "detector.json says 0000"),
@@ -207,6 +208,13 @@ def test_boosting_stops_at_the_round_with_the_best_validation_auroc(train, valid
     assert told[0] == {"round": 1, "rounds": 200, "validation_auroc": course["validation_auroc"][0]}
     scores = streamed_scores(detector.score, validation.corpus)
     assert auroc(validation.labels, scores) == pytest.approx(course["validation_auroc"][best - 1])
+
+
+def test_leaves_are_no_larger_than_a_small_table_allows() -> None:
+    config = BoostingConfig(leaf_documents=200)
+    found = {rows: config.parameters(rows)["min_data_in_leaf"] for rows in (100, 2_500, 20_000, 50_000)}
+    assert found == {100: 20, 2_500: 25, 20_000: 200, 50_000: 200}
+    assert BoostingConfig(leaf_documents=5).parameters(50_000)["min_data_in_leaf"] == 5
 
 
 def test_boosted_scores_are_lightgbms_own_log_odds(detectors, others, tmp_path: Path) -> None:

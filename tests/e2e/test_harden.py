@@ -248,6 +248,7 @@ def test_a_repeated_hardening_tunes_no_generator_again(toy: Toy, long_texts: Pat
 def test_too_few_texts_for_a_generator_are_refused_with_what_is_missing(toy: Toy, labelled: Path, pawn: Pawn) -> None:
     result = harden(pawn, toy, labelled, "--redteam", "critic", "--hold-out-attacks", "number", name="gltr-buckets")
     assert (result.code, "a generator needs at least 8 human texts of 80 tokens" in result.err) == (1, True), result.err
+    assert "Training before" not in result.err  # before anything slow
 
 
 def write_outputs(path: Path, attack: str) -> Path:

@@ -17,6 +17,7 @@ from detect.catalog import text_names, trainable_names
 from detect.splits import split_groups
 from features.documents import Document
 from pipelines.fitting import SPLIT
+from pipelines.text_training import TextLearner
 from tests.e2e.conftest import Pawn
 from tests.e2e.runs import (
     REPOSITORY,
@@ -284,6 +285,47 @@ def test_texts_that_are_only_learnt_neither_judge_nor_calibrate(
     assert "only_learnt" not in alone
     assert 0 < learnt == helped["only_learnt"] < 200
     assert [entry["file"] for entry in helped["corpora"]] == ["data.jsonl", "made.jsonl"]
+
+
+def test_texts_made_of_judged_ones_are_not_learnt(toy: Toy, tmp_path: Path, pawn: Pawn) -> None:
+    rows = [row | {"domain": f"domain {number // 2 % 3}"} for number, row in enumerate(labelled_rows())]
+    rows = [row | {"dataset": "toy", "split": "all", "pair_id": str(number)} for number, row in enumerate(rows)]
+    rng = random.Random(9)
+    made = [row | {"id": f"made {row['id']}", "text": human_text(rng), "label": 1} for row in rows]
+    elsewhere = [row | {"id": f"elsewhere {row['id']}", "text": human_text(rng), "domain": "another"} for row in made]
+    data, helping = write_jsonl(tmp_path / "data.jsonl", rows), write_jsonl(tmp_path / "made.jsonl", made + elsewhere)
+    shown: list[dict[str, list[Document]]] = []
+    fit = TextLearner.fit
+
+    def seen(learner: TextLearner, detector: Any, parts: Any, *rest: Any) -> None:
+        shown.append({part: [learner.documents[index] for index in members] for part, members in parts.items()})
+        fit(learner, detector, parts, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TextLearner, "fit", seen)
+        options = (
+            "--data",
+            data,
+            "--only-learnt",
+            helping,
+            "--calibration",
+            "left-out-domains",
+            "-o",
+            tmp_path / "out",
+        )
+        assert "Saved to" in pawn("train", "tfidf", *options).err
+    whole, *folds = shown
+    made_of = {document.group for part in ("train", "validation") for document in whole[part] if "made" in document.id}
+    assert len(made_of) > 100
+    assert not made_of & {document.group for part in ("calibration", "test") for document in whole[part]}
+    for number, own in enumerate(folds):
+        learnt = {document.domain for part in ("train", "validation") for document in own[part]}
+        assert learnt == {f"domain {n}" for n in range(3) if n != number}  # nothing of "another" either
+
+
+def test_texts_of_standard_input_cannot_be_told_from_those_only_learnt(toy: Toy, tmp_path: Path, pawn: Pawn) -> None:
+    result = pawn("train", "tfidf", "--data", "-", "--only-learnt", toy.data, "-o", tmp_path / "out")
+    assert (result.code, "save the texts of standard input to a file" in result.err) == (2, True), result.err
 
 
 def test_the_readmes_own_detector_scores(toy: Toy, tmp_path: Path, pawn: Pawn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,6 +199,13 @@ def test_positions_that_are_computed_may_be_left_out_of_the_weights(tmp_path: Pa
     assert Writer.named(str(path)).rewritten(["One is here."], seed=0) == whole
 
 
+def test_positions_that_are_learnt_may_not_be_left_out(tmp_path: Path) -> None:
+    path = write_tiny_writer(tmp_path, "bart")
+    drop_weights(path, "embed_positions.weight")
+    with pytest.raises(BackboneError, match="lacks 2 weights of a bart model that writes"):
+        Writer.named(str(path))
+
+
 def test_a_causal_model_writes_when_it_is_named(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path, "gpt2")
     assert attacked(f"paraphrase:{path}", TEXT) == attacked(f"paraphrase:{path}", TEXT)
