@@ -161,7 +161,7 @@ def edit_card(folder: Path, change: Any) -> None:
         (lambda card: card.update(format_version=9), "format version 9, this program reads 1"),
         (lambda card: card.pop("weights"), "does not describe a (boosted|linear) detector .KeyError.'weights'"),
         (lambda card: card["training"]["config"].update(depth_of=3), "does not describe a .*'depth_of'"),
-        (lambda card: card.update(pooling="max"), "names pooling 'max', expected one of metrics, metric-profile, surprisal-diversity"),
+        (lambda card: card.update(pooling="max"), "names pooling 'max', expected one of metrics, metric-profile"),
         (lambda card: card.update(columns=["a"]), "other columns than this program's pooling '(metrics|mean-hidden)'"),
         (lambda card: card.update(metric_version=99), r"\(version 99\), this program computes"),
         (lambda card: card["weights"].update(sha256="0" * 64), "detector.json says 0000"),
