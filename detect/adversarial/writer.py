@@ -19,9 +19,9 @@ PREFIX = "paraphrase: {}"
 """What T5 models fine-tuned to paraphrase are commonly given."""
 
 T5_TYPES = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
-COMPUTED_POSITIONS = ("pegasus", "pegasus_x", "marian", "fsmt", "m2m_100", "xglm")
-"""Types of models whose positions are a formula, which files may leave out."""
 """Model types that learn their tasks by such a beginning; to BART or Pegasus it would be words to paraphrase."""
+COMPUTED_POSITIONS = ("pegasus", "pegasus_x", "marian", "fsmt", "m2m_100", "xglm")
+"""Model types whose positions are a formula, which files may leave out."""
 
 TEMPERATURE, TOP_P = 0.7, 0.9
 MORE_TOKENS = 1.5
