@@ -12,8 +12,9 @@ sample (divided by tau' - 1), and the cosine with a window of zeros is 0. Two th
 a cosine that rounding pushes out of [-1, 1] counts in the outermost bin, where torch's histogram drops it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 WINDOW = 3
 """s, the numbers in a window."""
@@ -32,40 +33,50 @@ def lastde(log_probs: np.ndarray) -> float:
     counts as having the least that its length can show: one cosine in a bin of its own at a single scale.
     """
     bins = BINS_PER_TOKEN * len(log_probs)
-    entropies = [diversity_entropy(log_probs, scale, bins) for scale in range(1, SCALES + 1)]
-    deviation = float(np.std(entropies, ddof=1))
+    deviation = float(np.std(diversity_entropies(log_probs, range(1, SCALES + 1), bins), ddof=1))
     return float(log_probs.mean()) / (deviation or _least_deviation(len(log_probs), bins))
 
 
-def diversity_entropy(values: np.ndarray, scale: int, bins: int) -> float:
-    """Entropy of the histogram of cosines between successive windows at a scale, as a share of ln(bins).
+def diversity_entropies(values: np.ndarray, scales: Sequence[int], bins: int) -> np.ndarray:
+    """Entropy of the histogram of cosines between successive windows at each scale, as a share of ln(bins).
 
     Args:
-        values: (n,) float64, n at least `scale` + `WINDOW`.
-        scale: how many neighbours are averaged first.
+        values: (n,) float64, n at least the largest scale + `WINDOW`.
+        scales: how many neighbours are averaged first.
         bins: of the histogram over [-1, 1].
+
+    Returns:
+        (scales,), each 0 to 1.
     """
-    averaged = sliding_window_view(values, scale).mean(-1) if scale > 1 else values  # (n - scale + 1,)
-    windows = sliding_window_view(averaged, WINDOW)  # (n - scale - WINDOW + 2, WINDOW)
-    products = np.einsum("nw,nw->n", windows[:-1], windows[1:])  # (n - scale - WINDOW + 1,)
-    norms = np.sqrt(np.einsum("nw,nw->n", windows, windows))
-    norms = norms[:-1] * norms[1:]
-    cosines = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    products, norms = [], []
+    for scale in scales:
+        averaged = _window_sums(values, scale) / scale  # (n - scale + 1,)
+        products.append(_window_sums(averaged[:-1] * averaged[1:], WINDOW))  # (n - scale - WINDOW + 1,)
+        lengths = np.sqrt(_window_sums(averaged * averaged, WINDOW))
+        norms.append(lengths[:-1] * lengths[1:])
+    counts = np.array([len(own) for own in products])
+    above, below = np.concatenate(products), np.concatenate(norms)  # all scales at once: calls cost more than numbers
+    cosines = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
     # Ten times as many bins as tokens: numpy's histogram would spend most of its time on their edges.
     places = np.minimum(((cosines.clip(-1, 1) + 1) * (bins / 2)).astype(np.intp), bins - 1)
-    counts = np.bincount(places)
-    return _entropy(counts[counts > 0]) / np.log(bins)
+    found = np.bincount(places + np.repeat(np.arange(len(counts)) * bins, counts))
+    filled = np.flatnonzero(found)
+    own = filled // bins
+    shares = found[filled] / counts[own]
+    entropies: np.ndarray = -np.bincount(own, shares * np.log(shares)) / np.log(bins)
+    return entropies
+
+
+def _window_sums(values: np.ndarray, width: int) -> np.ndarray:
+    """Sums of `width` neighbours, (n,) to (n - width + 1,); of one, the numbers themselves."""
+    count = len(values) - width + 1
+    return sum((values[start : start + count] for start in range(1, width)), values[:count])
 
 
 def _least_deviation(length: int, bins: int) -> float:
     """Deviation over the scales when one cosine of the first scale is alone in a bin, and nothing else differs."""
     others = length - WINDOW - 1
     entropies = np.zeros(SCALES)
-    entropies[0] = _entropy(np.array([1, others])) / np.log(bins)
+    shares = np.array([1, others]) / (1 + others)
+    entropies[0] = -(shares * np.log(shares)).sum() / np.log(bins)
     return float(np.std(entropies, ddof=1))
-
-
-def _entropy(counts: np.ndarray) -> float:
-    """Shannon entropy of positive counts, nats."""
-    shares = counts / counts.sum()
-    return -float((shares * np.log(shares)).sum())

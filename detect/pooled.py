@@ -12,7 +12,7 @@ import numpy as np
 from cache.loader import CachedCorpus
 from detect.metric_columns import metric, ranks
 from detect.metric_profile import PROFILE_COLUMNS, metric_profile
-from detect.sequence_statistics import MOMENTS, autocorrelation, moments
+from detect.sequence_statistics import MOMENTS, autocorrelation, moments, sorted_quantiles
 from detect.splits import uniform
 from detect.trained import Progress, silent
 from features.token_features import METRIC_NAMES, TokenFeatures
@@ -138,8 +138,8 @@ def pooled_metrics(document: TokenFeatures) -> np.ndarray:
     differences = [np.diff(surprisal, n=order) for order in (1, 2)]
     return np.concatenate(
         [
-            *(moments(column) for column in exact.T),
-            np.quantile(exact, QUANTILES, axis=0).T.ravel(),
+            moments(exact.T).ravel(),
+            sorted_quantiles(np.sort(exact.T, axis=1), QUANTILES).ravel(),
             [(rank == 1).mean()],
             rank_buckets(document),
             *(np.append(np.abs(steps).mean() if len(steps) else 0.0, moments(steps)) for steps in differences),

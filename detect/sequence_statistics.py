@@ -1,32 +1,52 @@
-"""Statistics of a sequence of numbers, float64; one that the sequence is too short or too even for is 0."""
+"""Statistics of sequences of numbers, float64, a sequence a row; one that a row is too short or too even for is 0.
+
+Texts have a few hundred tokens, so that calls cost more than numbers: many rows are told at once.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 MOMENTS = ("mean", "std", "skewness", "kurtosis")
+EVEN = 64 * float(np.finfo(np.float64).eps)
+"""Standard deviation, as a share of the mean, up to which numbers differ as rounding lets equal ones differ."""
 
 
-def moments(values: np.ndarray) -> np.ndarray:
-    """`MOMENTS` of numbers taken as the whole population, kurtosis as its excess over the normal's 3: (4,)."""
-    if not len(values):
-        return np.zeros(4)
-    mean = values.mean()
-    centred = values - mean
-    variance = np.square(centred).mean()
-    if _even(values[None])[0]:
-        return np.array([mean, 0.0, 0.0, 0.0])
-    standard = centred / np.sqrt(variance)
-    square = standard * standard  # products: a power costs thirty times as much
-    return np.array([mean, np.sqrt(variance), (square * standard).mean(), (square * square).mean() - 3])
+def moments(rows: np.ndarray) -> np.ndarray:
+    """`MOMENTS` of rows (..., n), each a whole population; kurtosis is the excess over the normal's 3: (..., 4)."""
+    count = rows.shape[-1]
+    if not count:
+        return np.zeros((*rows.shape[:-1], 4))
+    centred, mean, variance = _spread(rows)
+    square = centred * centred  # products: a power costs thirty times as much
+    known = variance > 0
+    scale = np.where(known, variance, 1.0)
+    skewness = (square * centred).sum(-1) / count / (scale * np.sqrt(scale))
+    kurtosis = (square * square).sum(-1) / count / np.square(scale) - 3
+    return np.stack([mean, np.sqrt(variance), skewness * known, kurtosis * known], axis=-1)
+
+
+def deviations(rows: np.ndarray) -> np.ndarray:
+    """Standard deviation of each row (..., n), n at least 1, each a whole population: (...)."""
+    return np.sqrt(_spread(rows)[2])
 
 
 def correlations(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Pearson correlation of each row (k, n) with the row of the same number: (k,)."""
     if ones.shape[1] < 2:
         return np.zeros(len(ones))
-    first, second = (rows - rows.mean(1, keepdims=True) for rows in (ones, others))
-    scale = np.sqrt(np.einsum("kn,kn->k", first, first) * np.einsum("kn,kn->k", second, second))
-    known = ~(_even(ones) | _even(others))
-    return np.divide(np.einsum("kn,kn->k", first, second), scale, out=np.zeros(len(ones)), where=known)
+    (first, _, own), (second, _, its) = _spread(ones), _spread(others)
+    return _over(np.einsum("kn,kn->k", first, second) / ones.shape[1], np.sqrt(own * its))
+
+
+def paired_correlations(rows: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Pearson correlation of rows (k, n) by pairs of their numbers: (pairs,)."""
+    if rows.shape[1] < 2:
+        return np.zeros(len(pairs))
+    centred, _, variance = _spread(rows)
+    ones, others = np.array(pairs).T
+    covariances = (centred @ centred.T)[ones, others] / rows.shape[1]
+    return _over(covariances, np.sqrt(variance[ones] * variance[others]))
 
 
 def autocorrelations(rows: np.ndarray, lag: int) -> np.ndarray:
@@ -39,18 +59,35 @@ def autocorrelation(values: np.ndarray, lag: int) -> float:
     return float(autocorrelations(values[None], lag)[0])
 
 
+def running_sums(rows: np.ndarray) -> np.ndarray:
+    """Sums of the first 0, 1, ..., n numbers of each row (k, n): (k, n + 1)."""
+    sums = np.zeros((len(rows), rows.shape[1] + 1))
+    np.cumsum(rows, axis=1, out=sums[:, 1:])
+    return sums
+
+
 def window_means(rows: np.ndarray, width: int) -> np.ndarray:
     """Means of `width` neighbours of each row (k, n): (k, n - width + 1); of all of a shorter one, (k, 1)."""
     width = min(width, rows.shape[1])
-    sums = np.cumsum(np.pad(rows, ((0, 0), (1, 0))), axis=1)
+    sums = running_sums(rows)
     return (sums[:, width:] - sums[:, :-width]) / width
 
 
-def gini(values: np.ndarray) -> float:
-    """Gini coefficient of numbers of 0 and above: 0 where all are alike, near 1 where one of many has everything."""
-    ordered, count = np.sort(values), len(values)
-    total = ordered.sum()
-    return float((2 * np.arange(1, count + 1) - count - 1) @ ordered / (count * total)) if total > 0 else 0.0
+def sorted_quantiles(ordered: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Quantiles of rows (k, n) in ascending order, interpolated as numpy's `linear` ones are: (k, shares)."""
+    places = np.array(shares) * (ordered.shape[1] - 1)
+    below = places.astype(np.intp)
+    above = np.minimum(below + 1, ordered.shape[1] - 1)
+    return ordered[:, below] + (places - below) * (ordered[:, above] - ordered[:, below])
+
+
+def gini(ordered: np.ndarray) -> np.ndarray:
+    """Gini coefficient of rows (k, n) of numbers of 0 and above in ascending order: (k,).
+
+    It is 0 where all are alike, near 1 where one of many has everything.
+    """
+    count = ordered.shape[1]
+    return _over(ordered @ (2.0 * np.arange(1, count + 1) - count - 1), count * ordered.sum(1))
 
 
 def spectral_shares(rows: np.ndarray, edges: tuple[float, ...]) -> np.ndarray:
@@ -58,18 +95,25 @@ def spectral_shares(rows: np.ndarray, edges: tuple[float, ...]) -> np.ndarray:
 
     Frequencies are in cycles a number; a share is from its lower edge on and below the upper one.
     """
-    power = np.square(np.abs(np.fft.rfft(rows - rows.mean(1, keepdims=True))[:, 1:]))
+    centred, _, variance = _spread(rows)
+    power = np.square(np.abs(np.fft.rfft(centred)[:, 1:]))
     if rows.shape[1] % 2 == 0:
         power[:, -1] /= 2  # every other frequency stands for two of the sum's terms
     frequencies = np.arange(1, power.shape[1] + 1) / rows.shape[1]
-    below = np.pad(np.cumsum(power, axis=1), ((0, 0), (1, 0)))
+    below = running_sums(power)
     shares = np.diff(below[:, np.searchsorted(frequencies, edges)], axis=1)
-    known = ~_even(rows)[:, None]
-    return np.divide(shares, below[:, -1:], out=np.zeros_like(shares), where=known)
+    return _over(shares, below[:, -1:] * (variance > 0)[:, None])
 
 
-def _even(rows: np.ndarray) -> np.ndarray:
-    """Whether the numbers of a row (k, n) differ by no more than rounding leaves of equal ones: (k,) bool."""
-    high, low = rows.max(1), rows.min(1)
-    even: np.ndarray = high - low <= 8 * np.finfo(np.float64).eps * np.maximum(np.abs(high), np.abs(low))
-    return even
+def _spread(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows (..., n) less their means, the means, and the variances, which are 0 where numbers are `EVEN`."""
+    count = rows.shape[-1]
+    mean = rows.sum(-1) / count  # sums: numpy's means and deviations spend their time in Python
+    centred = rows - mean[..., None]
+    variance = np.einsum("...n,...n->...", centred, centred) / count
+    return centred, mean, np.where(variance > np.square(EVEN * mean), variance, 0.0)
+
+
+def _over(shares: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Quotients, 0 where there is nothing to divide by."""
+    return np.divide(shares, whole, out=np.zeros_like(shares), where=whole > 0)

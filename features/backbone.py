@@ -261,10 +261,13 @@ def load_tokenizer(path: Path) -> Tokenizer:
     It neither cuts nor pads, and reads special tokens written in a text as plain text.
 
     Raises:
-        BackboneError: when there is none.
+        BackboneError: when there is none, or it cannot be read.
     """
     if (path / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        try:
+            tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        except Exception as error:  # the library raises no narrower one
+            raise BackboneError(f"cannot read {path / 'tokenizer.json'}: {error}; fetch the model again") from error
     else:
         import transformers
 

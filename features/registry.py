@@ -234,10 +234,18 @@ def verify(files: BackboneFiles) -> None:
 
 
 def describe(files: BackboneFiles) -> dict[str, str | int]:
-    """What a person asks of a model: its architecture, hidden size, layers, vocabulary and dtype on disk."""
+    """What a person asks of a model: its architecture, hidden size, layers, vocabulary and dtype on disk.
+
+    Raises:
+        BackboneError: transformers cannot read its configuration.
+    """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(files.path, local_files_only=True, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(files.path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever a value that the architecture cannot have raises
+        reason = " ".join(str(error).split())
+        raise BackboneError(f"cannot read {files.path / 'config.json'}: {reason}; fetch the model again") from error
     text = config.get_text_config()
     dtypes: set[str] = set()
     for path in files.path.glob("*.safetensors"):

@@ -1,8 +1,9 @@
 """Attacks on documents -> attacked texts, kept as Parquet files in the one form."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import polars as pl
 from rapidfuzz.distance import Levenshtein
 
+import detect.adversarial
 from detect.adversarial.attack import AttackedText, AttackMeans
 from detect.adversarial.catalog import BATCH, DETECTOR, NOTHING, AttackEntry, attack_entry, attack_named
 from features.backbone import Backbone
 from features.documents import Document
 from features.errors import UsageError
+from features.gguf import file_sha256
 from pipelines.cells import cell_name, digest_of, publish_frame
 from pipelines.corpora import group_columns
 from pipelines.scorers import AnyScorer, scores_of_texts, what_scores
@@ -142,7 +145,7 @@ class Attacker:
             "backbone": None if needs in (NOTHING, BATCH) else self.backbone_name,
             "target": None if target is None else what_scores(target),
             "texts": digest_of(texts, 64),
-            "version": version("pawn-detect"),
+            "code": attacks_sha256(),
         }
         path = self.folder / f"{cell_name(text_set.shown, self.seed, identity)}.parquet"
         if path.is_file():
@@ -165,6 +168,16 @@ class Attacker:
         means = AttackMeans(self.backbone, None if target is None else queried(target))
         attack = attack_named(text_set.attack, means)
         return attacked_frame(documents, attack.apply(documents, text_set.strength, self.seed), text_set)
+
+
+@cache
+def attacks_sha256() -> str:
+    """Hash of the code and the word lists of attacks: what others made is not taken for what these would make."""
+    folder = Path(detect.adversarial.__file__).parent
+    content = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        content.update(f"{path.relative_to(folder)} {file_sha256(path)}\n".encode())
+    return content.hexdigest()
 
 
 def queried(scorer: AnyScorer) -> Callable[[Sequence[str]], np.ndarray]:

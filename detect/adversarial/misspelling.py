@@ -51,7 +51,8 @@ class Misspelling:
         changes = {
             index: like(word.text, rng.choice(found))
             for index, word in enumerate(words)
-            if (found := misspellings(word.text.lower()))
+            if like(word.text, word.text.lower()) == word.text  # not with capitals within, which would be lost
+            and (found := misspellings(word.text.lower()))
         }
         if not changes or not (count := how_many(len(words), strength)):
             return text

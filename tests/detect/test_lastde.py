@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from detect.lastde import SHORTEST, diversity_entropy, lastde
+from detect.lastde import SHORTEST, diversity_entropies, lastde
 
 
 def naive_diversity_entropy(values: list[float], scale: int, bins: int) -> float:
@@ -40,9 +40,9 @@ def test_lastde_is_the_paper_computed_in_plain_loops(count: int) -> None:
 def test_diversity_entropy_of_the_papers_example() -> None:
     # Cosines of 1 2 13 7 9 5 4 are 0.61, 0.70, 0.92 and 0.93: two bins of ten, two cosines each.
     values = np.array([1.0, 2, 13, 7, 9, 5, 4])
-    assert diversity_entropy(values, 1, 10) == pytest.approx(math.log(2) / math.log(10))
-    assert diversity_entropy(values, 2, 10) == 0
-    assert diversity_entropy(values, 3, 10) == 0
+    assert diversity_entropies(values, [1], 10) == pytest.approx(math.log(2) / math.log(10))
+    assert diversity_entropies(values, [2], 10) == 0
+    assert diversity_entropies(values, [3], 10) == 0
 
 
 @pytest.mark.parametrize("scale", [1, 2, 5])
@@ -57,12 +57,12 @@ def test_diversity_entropy_counts_as_numpys_histogram_does(seed: int, bins: int,
     assert counts.sum() == 511 - scale - 2
     shares = counts[counts > 0] / counts.sum()
     expected = -(shares * np.log(shares)).sum() / np.log(bins)
-    np.testing.assert_allclose(diversity_entropy(values, scale, bins), expected, rtol=1e-9)
+    np.testing.assert_allclose(diversity_entropies(values, [scale, 1], bins)[0], expected, rtol=1e-9)
 
 
 def test_cosines_0_and_1_count_in_the_upper_of_two_bins() -> None:
     # The cosines are 1 (computed as just above it), 0.82, 0.71, and 0 twice, of windows with none but zeros.
-    assert diversity_entropy(np.array([1.0, 1, 1, 1, 0, 0, 0, 0]), 1, 2) == 0
+    assert diversity_entropies(np.array([1.0, 1, 1, 1, 0, 0, 0, 0]), [1], 2) == 0
 
 
 def test_a_sequence_times_a_constant_fluctuates_as_before() -> None:

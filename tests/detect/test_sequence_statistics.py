@@ -13,8 +13,12 @@ from detect.sequence_statistics import (
     autocorrelation,
     autocorrelations,
     correlations,
+    deviations,
     gini,
     moments,
+    paired_correlations,
+    running_sums,
+    sorted_quantiles,
     spectral_shares,
     window_means,
 )
@@ -79,6 +83,13 @@ def test_moments_are_those_of_the_standard_library(length: int) -> None:
         np.testing.assert_allclose(moments(row), naive_moments(row.tolist()), rtol=1e-7, atol=1e-7)
 
 
+def test_moments_and_deviations_of_rows_are_those_of_each_by_itself() -> None:
+    rows = np.stack([*random_rows(3, 50), np.full(50, 0.1)])
+    assert moments(rows).tolist() == [moments(row).tolist() for row in rows]
+    assert deviations(rows).tolist() == moments(rows)[:, 1].tolist()
+    assert moments(np.empty((3, 0))).tolist() == [[0] * 4] * 3
+
+
 def test_moments_of_a_normal_sample_and_of_one_with_a_long_tail() -> None:
     normal = np.random.default_rng(0).normal(2.0, 3.0, size=200_000)
     np.testing.assert_allclose(moments(normal), [2, 3, 0, 0], atol=0.05)
@@ -109,6 +120,14 @@ def test_correlations_are_those_of_plain_loops(length: int) -> None:
     expected = [naive_correlation(one, other) for one, other in zip(ones.tolist(), others.tolist(), strict=True)]
     np.testing.assert_allclose(correlations(ones, others), expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(correlations(ones, -3 * ones + 7), -1)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 10, 257])
+def test_correlations_by_pairs_are_those_of_plain_loops(length: int) -> None:
+    rows = np.concatenate([random_rows(3, length), np.full((1, length), 0.1)])
+    pairs = [(0, 1), (2, 0), (1, 1), (3, 2)]
+    expected = [naive_correlation(rows[one].tolist(), rows[other].tolist()) for one, other in pairs]
+    np.testing.assert_allclose(paired_correlations(rows, pairs), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("even", EVEN)
@@ -166,16 +185,27 @@ def test_window_means_of_one_number_are_the_row_and_of_zeros_are_zeros() -> None
 
 @pytest.mark.parametrize("length", [1, 2, 9, 100])
 def test_gini_is_half_the_mean_difference(length: int) -> None:
-    for row in random_rows(4, length):
-        assert gini(row) == pytest.approx(naive_gini(row.tolist()), rel=1e-9, abs=1e-12)
+    rows = random_rows(4, length)
+    expected = [naive_gini(row) for row in rows.tolist()]
+    np.testing.assert_allclose(gini(np.sort(rows, axis=1)), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_gini_goes_from_all_alike_to_one_that_has_everything() -> None:
-    assert gini(np.full(50, 0.1)) == pytest.approx(0, abs=1e-12)
-    assert gini(np.eye(50)[7]) == pytest.approx(1 - 1 / 50)
-    assert gini(np.array([1.0, 3.0])) == pytest.approx(0.25)
-    assert gini(np.zeros(5)) == 0
-    assert gini(np.empty(0)) == 0
+    rows = np.array([[0.1] * 50, [0.0] * 49 + [1.0], [0.0] * 50, [1.0] * 25 + [3.0] * 25])
+    np.testing.assert_allclose(gini(rows), [0, 1 - 1 / 50, 0, 0.25], atol=1e-12)
+    assert gini(np.empty((2, 0))).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 100])
+def test_quantiles_of_sorted_rows_are_numpys(length: int) -> None:
+    rows, shares = random_rows(4, length) - 2, (0.0, 0.05, 0.5, 0.9, 1.0)
+    np.testing.assert_allclose(
+        sorted_quantiles(np.sort(rows, axis=1), shares), np.quantile(rows, shares, axis=1).T, rtol=1e-12
+    )
+
+
+def test_running_sums_begin_with_none_of_the_numbers() -> None:
+    assert running_sums(np.array([[3.0, 1.0], [0.0, -2.0]])).tolist() == [[0, 3, 4], [0, 0, -2]]
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 7, 8, 20, 99, 100, 101, 256])

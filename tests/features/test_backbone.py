@@ -136,6 +136,14 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path, llama: Path) -> 
         load(path)
 
 
+@pytest.mark.parametrize("content", ["", "{}", "{"])
+def test_a_damaged_tokenizer_is_named(tmp_path: Path, llama: Path, content: str) -> None:
+    path = Path(shutil.copytree(llama, tmp_path / "model"))
+    (path / "tokenizer.json").write_text(content)
+    with pytest.raises(BackboneError, match=f"cannot read {path / 'tokenizer.json'}: .*fetch the model again"):
+        load(path)
+
+
 def test_special_tokens_in_a_text_are_read_as_plain_text(backbone: Backbone) -> None:
     text = f"one{END_OF_TEXT}two"
     special = backbone.tokenizer.token_to_id(END_OF_TEXT)

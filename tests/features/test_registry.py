@@ -275,6 +275,15 @@ def test_describe_reads_the_architecture_under_any_name_of_its_fields(tmp_path: 
     }
 
 
+def test_describe_says_which_configuration_cannot_be_read(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "gpt2", "gpt2", hidden_size=40)
+    files = resolve(str(path))
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"n_embd": "many"}))
+    with pytest.raises(BackboneError, match=f"cannot read {path / 'config.json'}: .*fetch the model again"):
+        describe(files)
+
+
 @pytest.mark.slow
 def test_the_default_backbone_is_fetched_and_predicts_english() -> None:
     from transformers import AutoModelForCausalLM

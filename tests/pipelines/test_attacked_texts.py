@@ -1,9 +1,11 @@
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+import detect.adversarial
 from detect.adversarial.attack import AttackedText
 from detect.adversarial.catalog import BATCH, DETECTOR, ENTRIES, attack_entry
 from features.documents import Document
@@ -15,6 +17,7 @@ from pipelines.attacked_texts import (
     Attacker,
     TextSet,
     attacked_frame,
+    attacks_sha256,
     parsed_strengths,
     strengths_of,
     text_sets,
@@ -135,3 +138,28 @@ def test_kept_texts_are_read_and_not_made_again(tmp_path: Path, attack: Counting
     made.with_columns(text=pl.lit("kept")).write_parquet(path)
     assert set(attacker(tmp_path).attacked(many(4), TextSet("homoglyph", 1.0))["text"]) == {"kept"}
     assert attack.calls == [4]
+
+
+def test_texts_that_other_code_made_are_made_again(
+    tmp_path: Path, attack: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attacker(tmp_path).attacked(many(4), TextSet("homoglyph", 1.0))
+    monkeypatch.setattr(attacked_texts, "attacks_sha256", lambda: "of another version")
+    attacker(tmp_path).attacked(many(4), TextSet("homoglyph", 1.0))
+    assert attack.calls == [4, 4]
+
+
+def test_the_hash_of_the_attacks_follows_code_and_word_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(shutil.copytree(Path(detect.adversarial.__file__).parent, tmp_path / "adversarial"))
+    monkeypatch.setattr(detect.adversarial, "__file__", str(folder / "__init__.py"))
+
+    def changed(path: Path) -> str:
+        path.write_bytes(path.read_bytes() + b" ")
+        return attacks_sha256.__wrapped__()
+
+    before = attacks_sha256()
+    lists = next(path for path in (folder / "words").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    assert attacks_sha256.__wrapped__() == before
+    assert len({before, changed(lists), changed(folder / "characters.py")}) == 3
+    (folder / "characters.pyc").write_bytes(b"compiled")
+    assert attacks_sha256.__wrapped__() == changed(folder / "characters.pyc")

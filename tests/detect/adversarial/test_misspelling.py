@@ -117,6 +117,11 @@ def test_nothing_to_misspell_needs_no_language_model() -> None:
     assert attacked("misspelling", ["", "Xyzzy", "123", TEXT], 0.01) == ["", "Xyzzy", "123", TEXT]
 
 
+def test_words_with_capitals_within_are_left_as_they_are(means: AttackMeans) -> None:
+    assert attacked("misspelling", "beCause BeCause xyzzy", 1.0, means=means) == ["beCause BeCause xyzzy"]
+    assert attacked("misspelling", "BECAUSE", 1.0, means=means)[0] in ("BECUASE", "BECASUE")
+
+
 def test_company_changes_nothing(means: AttackMeans) -> None:
     texts = [TEXT, *SENTENCES]
     assert attacked("misspelling", texts, 0.2, means=means) == [
