@@ -186,10 +186,11 @@ class EnsembleDetector:
     def fit(self, train: LabelledCorpus, validation: LabelledCorpus, progress: Progress = silent) -> Self:
         """Fit every member on the one part, and their weights on the other."""
         for member in self.members:
-            if isinstance(member, TrainableDetector):
-                member.fit(train, validation, progress)
-            else:
-                member.fit(train, validation)
+            fit_member(member, train, validation, progress)
+        return self.weigh(validation, progress)
+
+    def weigh(self, validation: LabelledCorpus, progress: Progress = silent) -> Self:
+        """Fit the weights alone, of members that are trained already: the second half of `fit`."""
         table = np.stack([scores_of(member, validation.corpus) for member in self.members], axis=-1)
         self._weights = self._weigh(table, validation.labels)
         value = auroc(validation.labels, self._combined(self._weights, table))
@@ -289,6 +290,15 @@ class EnsembleDetector:
         if self._weights is None:
             raise DetectorError(f"detector {self.name} is not trained yet; fit it first")
         return self._weights
+
+
+def fit_member(
+    member: Detector, train: LabelledCorpus, validation: LabelledCorpus, progress: Progress = silent
+) -> Detector:
+    """A member trained in place: told of its progress where it learns, asked all the same where it has nothing to."""
+    if isinstance(member, TrainableDetector):
+        return member.fit(train, validation, progress)
+    return member.fit(train, validation)
 
 
 def fit_weights(table: np.ndarray, labels: np.ndarray, inverse_penalty: float) -> Weights:

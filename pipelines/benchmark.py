@@ -1,20 +1,19 @@
 """A YAML of detectors x corpora x protocols -> judgements, figures, tables and plots in a folder; resumable."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from detect.protocol import Detector, TextDetector
 from detect.trained import Progress, silent
 from features.errors import DetectorError, InputError
 from pipelines.benchmark_config import BenchmarkConfig
 from pipelines.benchmark_features import FeatureSource, Seen
 from pipelines.cells import cell_name, digest_of, publish_frame
 from pipelines.figures import figures_table
-from pipelines.judging import Contender, judged
+from pipelines.judging import Contender, Trainings, judged
 from pipelines.means import means_table, means_with_intervals
 from pipelines.protocols import PROTOCOLS, Fold, folds
 from pipelines.reports import headline, write_report
@@ -41,7 +40,7 @@ class Benchmark:
     folder: Path
     plain: Seen
     others: Mapping[str, Seen]
-    _fitted: dict[str, tuple[Fold, int, Detector | TextDetector]] = field(default_factory=dict)
+    _trained: tuple[Fold, int, dict[str, Trainings]] | None = None
 
     def cells(self) -> Iterator[tuple[Fold, Contender, int, Path]]:
         """Everything that is to be judged, with the file that holds it when it is.
@@ -116,17 +115,16 @@ class Benchmark:
     def _judged(self, fold: Fold, contender: Contender, seed: int, progress: Progress) -> pl.DataFrame:
         if not len(fold.test):
             raise InputError("no text is left to judge; give more texts, or a larger share of them")
-        detector = self._trained(fold, contender, seed, progress)
-        return judged(self._seen(contender).corpora, fold, detector, contender.label, seed)
+        corpora, trainings = self._seen(contender).corpora, self._trainings(fold, contender, seed)
+        detector = contender.fitted(corpora, fold, seed, progress, trainings)
+        return judged(corpora, fold, detector, contender.label, seed)
 
-    def _trained(self, fold: Fold, contender: Contender, seed: int, progress: Progress) -> Detector | TextDetector:
-        """The detector of a cell: the one at hand if it was trained on the same texts with the same seed."""
-        before = self._fitted.get(contender.label)
-        if before is not None and before[1] == seed and before[0].same_training(fold):
-            return before[2]
-        detector = contender.fitted(self._seen(contender).corpora, fold, seed, progress)
-        self._fitted[contender.label] = fold, seed, detector
-        return detector
+    def _trainings(self, fold: Fold, contender: Contender, seed: int) -> Trainings:
+        """Those at hand if they are of the same texts and seed, by the features that the contender reads."""
+        if self._trained is None or self._trained[1] != seed or not self._trained[0].same_training(fold):
+            self._trained = fold, seed, {}
+        label = contender.label if contender.label in self.others else ""
+        return self._trained[2].setdefault(label, Trainings())
 
     def _file(self, fold: Fold, contender: Contender, recipe: Mapping[str, Any], seed: int) -> Path:
         """Its name tells all that decides its content, so another configuration never finds it by mistake."""

@@ -3,10 +3,11 @@
 Figures, tables and plots are made of judgements (`pipelines/figures.py`), and so can be made again, by anybody.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,7 @@ from cache.loader import CachedCorpus
 from cache.store import FeatureStore
 from detect.catalog import LAYERS, TWO_MODELS, load_detector, maker, reads, text_names, trainable_names, untrained_names
 from detect.checked_scores import checked_scores
+from detect.ensemble import EnsembleDetector, fit_member
 from detect.protocol import Detector, LabelledTexts, TextDetector, needs_hidden, needs_observer, reads_text
 from detect.splits import sources
 from detect.text_recipes import text_recipe
@@ -23,10 +25,13 @@ from features.documents import Document, canonical_text
 from features.errors import InputError, UsageError
 from features.extractor import Extractor
 from features.token_features import TokenFeatures
+from pipelines.cells import digest_of
 from pipelines.corpora import Corpus, CorpusOptions
 from pipelines.figures import JUDGEMENT_SCHEMA
 from pipelines.protocols import Fold, attack_name, generator_name
 from pipelines.training_data import RowsProgress, TrainingData, backbone_record, load_training_data
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,21 @@ class LabelledCorpora:
 
 
 @dataclass(frozen=True)
+class Trainings:
+    """Detectors that learnt from the same texts: contenders and members of ensembles that are alike learn once."""
+
+    _found: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, recipe: Mapping[str, Any], train: Callable[[], T]) -> T:
+        """What `train` makes of a detector of the catalog under a recipe, or made of it before."""
+        key = digest_of([name, dict(recipe)])
+        if key not in self._found:
+            self._found[key] = train()
+        found: T = self._found[key]
+        return found
+
+
+@dataclass(frozen=True)
 class Contender:
     """A detector as a benchmark names it.
 
@@ -140,6 +160,11 @@ class Contender:
         Raises:
             UsageError: when there is no such detector or setting, or it was trained already, perhaps on these texts.
         """
+        if "seed" in self.settings:
+            raise UsageError(
+                f"detector {self.label} has a seed among its settings; expected seeds under `seeds` alone, which are "
+                "those of every detector"
+            )
         if self.name in trainable_names():
             (text_recipe if self.name in text_names() else maker)(self.name, **self.settings)
             return
@@ -168,22 +193,44 @@ class Contender:
         make = maker(self.name, seed=seed, **self.settings)
         return recipe_of(make(DetectorCard(name=self.label, backbone=dict(backbone))))
 
-    def fitted(self, corpora: LabelledCorpora, fold: Fold, seed: int, progress: Progress) -> Detector | TextDetector:
-        """The detector trained for a fold; a class of one's own is asked to learn, a zero-shot one has nothing to."""
+    def fitted(
+        self, corpora: LabelledCorpora, fold: Fold, seed: int, progress: Progress, trainings: Trainings
+    ) -> Detector | TextDetector:
+        """The detector trained for a fold; a class of one's own is asked to learn, a zero-shot one has nothing to.
+
+        Args:
+            corpora: documents and features.
+            fold: which of them it learns from and chooses by.
+            seed: of the training.
+            progress: told of the training.
+            trainings: those of the same fold and seed before this one.
+        """
+        recipe = self.recipe(corpora.backbone, seed)
+        return trainings.once(self.name, recipe, lambda: self._fitted(corpora, fold, seed, progress, trainings))
+
+    def _fitted(
+        self, corpora: LabelledCorpora, fold: Fold, seed: int, progress: Progress, trainings: Trainings
+    ) -> Detector | TextDetector:
         if self.name in text_names():
             recipe = text_recipe(self.name, seed=seed, **self.settings)
             learner = recipe.new(self.label)
             recipe.fit(learner, texts_of(corpora, fold.train), texts_of(corpora, fold.validation), progress=progress)
             return learner
+        train, validation = corpora.data.part(fold.train), corpora.data.part(fold.validation)
         if self.name in trainable_names():
-            detector = maker(self.name, seed=seed, **self.settings)(
-                DetectorCard(name=self.label, backbone=corpora.backbone)
-            )
-            return detector.fit(corpora.data.part(fold.train), corpora.data.part(fold.validation), progress)
+            card = DetectorCard(name=self.label, backbone=corpora.backbone)
+            detector = maker(self.name, seed=seed, **self.settings)(card)
+            if not isinstance(detector, EnsembleDetector):
+                return detector.fit(train, validation, progress)
+            for place, (name, member) in enumerate(zip(detector.config.members, detector.members, strict=True)):
+                detector.members[place] = trainings.once(
+                    name, recipe_of(member), partial(fit_member, member, train, validation, progress)
+                )
+            return detector.weigh(validation, progress)
         ready = load_detector(self.name).detector
         if reads_text(ready):
             return ready.fit(texts_of(corpora, fold.train), texts_of(corpora, fold.validation))
-        return ready.fit(corpora.data.part(fold.train), corpora.data.part(fold.validation))
+        return ready.fit(train, validation)
 
 
 def texts_of(corpora: LabelledCorpora, indices: np.ndarray) -> LabelledTexts:

@@ -28,7 +28,7 @@ from features.documents import Document
 from features.errors import InputError
 from features.extractor import Extractor
 from pipelines.figures import JUDGEMENT_SCHEMA
-from pipelines.judging import Contender, LabelledCorpora, judged
+from pipelines.judging import Contender, LabelledCorpora, Trainings, judged
 from pipelines.protocols import Fold, attack_name, generator_name
 from pipelines.scorers import AnyScorer, scores_of_texts
 
@@ -180,7 +180,7 @@ def retrained(
         for kind in (BEFORE, AFTER):
             label = f"{name}, trained on {kind}"
             say(f"training {label}: {len(folds[kind].train)} texts")
-            detector = Contender(label, name).fitted(corpora[kind], folds[kind], seed, silent)
+            detector = Contender(label, name).fitted(corpora[kind], folds[kind], seed, silent, Trainings())
             frames += [judged(corpora[on], folds[on], detector, label, seed) for on in (BEFORE, AFTER)]
     return pl.concat(frames)
 

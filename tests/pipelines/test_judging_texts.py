@@ -9,7 +9,7 @@ import pytest
 from detect.tfidf import TfidfDetector
 from features.documents import Document
 from features.errors import UsageError
-from pipelines.judging import Contender, LabelledCorpora
+from pipelines.judging import Contender, LabelledCorpora, Trainings
 from pipelines.protocols import Fold
 from pipelines.training_data import TrainingData
 from tests.detect.labelled_texts import make_texts
@@ -25,7 +25,7 @@ def test_a_contender_that_reads_texts_is_trained_on_the_texts_of_the_fold_with_i
     events: list[str] = []
     contender = Contender("words", "tfidf", {"vocabulary": 30})
     contender.check()
-    detector = contender.fitted(corpora, fold, 3, lambda event, values: events.append(event))
+    detector = contender.fitted(corpora, fold, 3, lambda event, values: events.append(event), Trainings())
     assert isinstance(detector, TfidfDetector)
     assert (detector.name, detector.training["config"]["seed"]) == ("words", 3)
     assert events == ["fitted"]
@@ -35,6 +35,8 @@ def test_a_contender_that_reads_texts_is_trained_on_the_texts_of_the_fold_with_i
 def test_a_setting_that_cannot_be_is_refused_before_the_benchmark() -> None:
     with pytest.raises(UsageError, match="lora cannot be trained like that: expected epochs of at least 1, got 0"):
         Contender("x", "lora", {"epochs": 0}).check()
+    with pytest.raises(UsageError, match="detector x has a seed among its settings; expected seeds under `seeds`"):
+        Contender("x", "lightgbm", {"seed": 4}).check()
 
 
 def test_the_recipe_of_a_contender_holds_defaults_and_what_its_members_learn_by() -> None:
