@@ -269,17 +269,11 @@ class Hardening:
         everything = Subjects(*fields)
         chosen = []
         for part, label, limit in (
-            (JUDGED, 0, self.request.limit),
-            (JUDGED, 1, self.request.limit),
-            (CALIBRATION, 0, None),
+            ("test", 0, self.request.limit),
+            ("test", 1, self.request.limit),
+            ("calibration", 0, None),
         ):
-            members = [
-                index
-                for index in everything.of(part)
-                if documents[index].label == label
-                and attack_name(documents[index]) == "none"
-                and not self.is_output[index]
-            ]
+            members = [index for index in self._clean((part,)) if documents[index].label == label]
             own = everything.subset(members)
             chosen += stratified(own.documents, own.corpora, members, limit, self.request.seed)
         outputs = [index for index in everything.of(JUDGED) if self.is_output[index]]

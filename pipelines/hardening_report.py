@@ -28,8 +28,8 @@ training** show what was learnt by heart as well as what was understood; only at
 what carries over. Texts judged are of sources that nothing was learnt from; thresholds are fixed on clean human texts
 of others. AUROC sets attacked machine against clean human texts, and in its own columns against attacked human ones;
 TPR and FPR are the shares of attacked machine and of attacked human texts that are flagged. An attack that queries a
-detector is made anew against each one. Intervals and
-all other figures: [the whole report](report.md)."""
+detector is made anew against each one. A dash stands where there are no such texts to judge, or too few human ones to
+fix a threshold. Intervals and all other figures: [the whole report](report.md)."""
 
 GENERATOR_NOTES = """\
 What stands above under `critic`, `dpo` or `dpo-human` are texts of a generator tuned by that method of `pawn redteam`,
