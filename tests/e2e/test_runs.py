@@ -116,6 +116,28 @@ def test_a_run_is_repeated_and_agrees(run_store: str, tracked: Result, tmp_path:
         assert (tmp_path / "again" / "out" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
+def test_a_run_with_texts_that_are_only_learnt_is_repeated_where_they_have_moved(
+    run_store: str, toy: Toy, tmp_path: Path, pawn: Pawn
+) -> None:
+    rows = [row | {"text": f"Made anew. {row['text']}"} for row in labelled_rows(40)]
+    made = write_jsonl(tmp_path / "made.jsonl", rows)
+    shared = ("--data", toy.data, "--backbone", toy.model, "--cache", toy.cache, "-o", tmp_path / "out")
+    told = ("--only-learnt", made, "--track", "--tracking-uri", run_store)
+    assert pawn("train", "gltr-buckets", *shared, *told).code in (0, 3)
+    run = only_run(run_store)
+    moved = made.rename(tmp_path / "moved.jsonl")
+    command = ("reproduce", run.info.run_id, "--tracking-uri", run_store, "-o", tmp_path / "again")
+    assert f"{made}" in pawn(*command).err
+    again = pawn(*command, "--data", moved, "--data", toy.data)
+    assert again.code == 0, again.err + again.out
+    assert again.out.splitlines()[-1].endswith(" agree")
+    here, there = (
+        json.loads((folder / "detector.json").read_text()) for folder in (tmp_path / "out", tmp_path / "again" / "out")
+    )
+    assert here["weights"] == there["weights"]
+    assert here["training"]["only_learnt"] == there["training"]["only_learnt"] > 0
+
+
 def test_a_figure_that_is_another_is_found(run_store: str, tracked: Result, tmp_path: Path, pawn: Pawn) -> None:
     run = only_run(run_store)
     true = run.data.metrics["auroc"]
