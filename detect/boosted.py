@@ -145,7 +145,9 @@ class BoostedDetector:
             for part in (train, validation)
         )
         names = [column.replace(" ", "_") for column in self.pooling.columns]
-        data = lightgbm.Dataset(learnt.vectors, learnt.labels, weight=learnt.weights, feature_name=names or "auto")
+        data = lightgbm.Dataset(
+            _rounded(learnt.vectors), learnt.labels, weight=learnt.weights, feature_name=names or "auto"
+        )
         rounds: list[float] = []
 
         def record(environment: Any) -> None:
@@ -157,7 +159,7 @@ class BoostedDetector:
             self.config.parameters(len(learnt.labels)),
             data,
             num_boost_round=self.config.rounds,
-            valid_sets=[lightgbm.Dataset(judged.vectors, judged.labels, reference=data)],
+            valid_sets=[lightgbm.Dataset(_rounded(judged.vectors), judged.labels, reference=data)],
             callbacks=[record, lightgbm.early_stopping(self.config.patience, verbose=False)],
         )
         best = trained.best_iteration or len(rounds)
@@ -178,7 +180,7 @@ class BoostedDetector:
         booster = self._fitted()
         if not features:
             return np.empty(0)
-        table = rows(features, self.pooling, self.card)
+        table = _rounded(rows(features, self.pooling, self.card))
         return np.asarray(booster.predict(table, raw_score=True, num_threads=self.config.threads), dtype=np.float64)
 
     def save(self, directory: Path) -> None:
@@ -214,6 +216,11 @@ class BoostedDetector:
 
     def _content(self) -> bytes:
         return self._fitted().model_to_string().encode()
+
+
+def _rounded(table: np.ndarray) -> np.ndarray:
+    """Columns in float32, or the last digits of sums, which follow the order of terms, would choose between splits."""
+    return table.astype(np.float32)
 
 
 def _from_text(content: str, source: Path | None = None) -> "Booster":

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from detect.measures import auroc
 from detect.pooled import POOLINGS, prefix_lengths
 from detect.protocol import Detector, needs_hidden
 from detect.tabular import balanced_weights
-from detect.trained import TrainableDetector, sha256, streamed_scores
+from detect.trained import DetectorCard, TrainableDetector, sha256, streamed_scores
 from features.errors import DetectorError
 from features.token_features import TokenFeatures
 from tests.cache.feature_makers import HIDDEN_SIZE
@@ -220,8 +221,27 @@ def test_leaves_are_no_larger_than_a_small_table_allows() -> None:
 def test_boosted_scores_are_lightgbms_own_log_odds(detectors, others, tmp_path: Path) -> None:
     detectors["diveye"].save(tmp_path)
     booster = lightgbm.Booster(model_file=tmp_path / "model.txt")
-    probabilities = booster.predict(np.stack([POOLINGS["surprisal-diversity"].vector(item) for item in others]))
+    table = np.stack([POOLINGS["surprisal-diversity"].vector(item) for item in others]).astype(np.float32)
+    probabilities = booster.predict(table)
     np.testing.assert_allclose(1 / (1 + np.exp(-detectors["diveye"].score(others))), probabilities, rtol=1e-12)
+
+
+def test_what_rounding_leaves_of_columns_changes_no_split(detectors, train, validation, others, tmp_path: Path) -> None:
+    plain = detectors["profile"]
+    rng = np.random.default_rng(0)
+
+    def vector(item: TokenFeatures) -> np.ndarray:
+        exact = plain.pooling.vector(item)
+        return exact * (1 + 1e-15 * rng.standard_normal(len(exact)))
+
+    pooling = replace(plain.pooling, name="added up in another order", vector=vector)
+    other = BoostedDetector(DetectorCard(name="profile", backbone=plain.card.backbone), pooling, plain.config)
+    other.fit(train, validation).save(tmp_path / "other")
+    plain.save(tmp_path / "plain")
+    both = [(tmp_path / name / "model.txt").read_text().splitlines() for name in ("other", "plain")]
+    first, second = ([line for line in lines if line.startswith("split_feature")] for lines in both)
+    assert first == second
+    np.testing.assert_allclose(other.score(others), plain.score(others), rtol=1e-6)
 
 
 def with_prefixes(corpus: LabelledCorpus, pooling: str, prefixes: int) -> tuple[np.ndarray, np.ndarray]:
