@@ -16,9 +16,11 @@ import polars as pl
 from scipy.stats import binomtest
 
 from detect.calibration import BAND_STARTS, Calibration
+from detect.catalog import load_detector
 from detect.protocol import read_card, write_bytes
 from features.documents import MIN_TOKENS
 from pipelines.figures import rate_name
+from pipelines.robustness_report import DETECTORS_FILE
 from pipelines.training_figures import FPRS, TRADE_FPRS
 
 CARD = Path(__file__).with_name("model_card.md")
@@ -37,10 +39,23 @@ def main() -> None:
         "--unhardened", type=Path, required=True, help="the same recipe without texts of attackers, in the report too"
     )
     arguments = parser.parse_args()
+    for folder in (arguments.detector, arguments.unhardened):
+        check_attacked(folder, arguments.attacks.with_name(DETECTORS_FILE))
     card = render(
         arguments.detector, pl.read_csv(arguments.benchmark), pl.read_csv(arguments.attacks), arguments.unhardened
     )
     write_bytes(arguments.detector / "README.md", card.encode())
+
+
+def check_attacked(folder: Path, told: Path) -> None:
+    """Refuse the report of an attack on other weights than a folder's, whatever both are called."""
+    record = read_card(folder)
+    attacked = json.loads(json.loads(told.read_text()).get(record["name"], {}).get("detector", "{}"))
+    if attacked.get("weights_sha256") != (expected := load_detector(str(folder)).identity["weights_sha256"]):
+        raise SystemExit(
+            f"{told} is of weights {attacked.get('weights_sha256')} under the name {record['name']}, {folder} has "
+            f"{expected}: attack these"
+        )
 
 
 def render(folder: Path, benchmark: pl.DataFrame, attacks: pl.DataFrame, unhardened: Path) -> str:

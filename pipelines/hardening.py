@@ -29,7 +29,7 @@ from pipelines.protocols import attack_name
 from pipelines.robustness import StressTest
 from pipelines.robustness_figures import robustness_table
 from pipelines.robustness_report import write_robustness_report
-from pipelines.scorers import AnyScorer, LanguageModels
+from pipelines.scorers import AnyScorer, LanguageModels, what_scores
 from pipelines.text_training import checkpoint_folder
 from pipelines.tracking import UNTRACKED, Run, Tracker
 from pipelines.training import TrainingRequest
@@ -355,7 +355,8 @@ def _judge(hardening: Hardening, scorers: Mapping[str, AnyScorer]) -> None:
     scored = pl.concat([scored, *(stress.foreign(own, name) for name, own in outputs.items()), *generated])
     table = robustness_table(scored, fprs=request.fprs, resamples=request.resamples)
     heading = f"Hardening: {request.called}"
-    written = write_robustness_report(scored, table, samples, request.report, heading, request.fprs)
+    told = {name: what_scores(scorer) for name, scorer in scorers.items()}
+    written = write_robustness_report(scored, table, samples, request.report, heading, request.fprs, detectors=told)
     quality = hardening.generators.quality() if generated else None
     written += write_hardening_report(
         table, request.seen, request.held_out, request.report, heading, request.fprs, quality=quality

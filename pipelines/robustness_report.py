@@ -1,6 +1,7 @@
 """Scores and figures of a stress test -> the folder that a person reads: tables, pictures, samples."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipelines.robustness_figures import CLEAN
 from pipelines.robustness_plots import PANEL_TITLES, write_robustness_plots
 from pipelines.tables import ABSENT, decimals, interval, title, to_markdown
 
+DETECTORS_FILE = "detectors.json"
 _NAMES = ("detector", "texts", "attack", "what it does", "strength is")
 
 NOTES = """\
@@ -28,9 +30,16 @@ lowest AUROC, of the two: an attack that makes every text look machine-written i
 
 
 def write_robustness_report(
-    scored: pl.DataFrame, table: pl.DataFrame, samples: str, folder: Path, heading: str, fprs: Sequence[float]
+    scored: pl.DataFrame,
+    table: pl.DataFrame,
+    samples: str,
+    folder: Path,
+    heading: str,
+    fprs: Sequence[float],
+    *,
+    detectors: Mapping[str, Mapping[str, str]],
 ) -> list[Path]:
-    """Write `scores.parquet`, `figures.csv`, `samples.md`, `plots/` and `report.md`; what was written.
+    """Write scores, figures, samples, pictures, `detectors.json` and `report.md`; what was written.
 
     Args:
         scored: rows of `SCORED_SCHEMA`.
@@ -39,6 +48,7 @@ def write_robustness_report(
         folder: made where it is not there.
         heading: of the report.
         fprs: false-positive rates of the thresholds.
+        detectors: what each detector was, as `what_scores` tells it: names of folders come to stand for others.
 
     Raises:
         PawnError: when the disk refuses.
@@ -50,9 +60,11 @@ def write_robustness_report(
         plots = write_robustness_plots(named, order, folder / "plots", _decision(table, fprs))
         write_bytes(folder / "figures.csv", table.write_csv().encode())
         write_bytes(folder / "samples.md", samples.encode())
+        write_bytes(folder / DETECTORS_FILE, (json.dumps(detectors, indent=2) + "\n").encode())
         report = _report(heading, scored, named, fprs, [path for path in plots if path.suffix == ".png"])
         write_bytes(folder / "report.md", report.encode())
-    return [*(folder / name for name in ("scores.parquet", "figures.csv", "samples.md", "report.md")), *plots]
+    names = ("scores.parquet", "figures.csv", "samples.md", DETECTORS_FILE, "report.md")
+    return [*(folder / name for name in names), *plots]
 
 
 def shown() -> pl.Expr:
@@ -103,7 +115,10 @@ def _report(
     ]
     for (detector,), own in named.partition_by("detector", as_dict=True, maintain_order=True).items():
         parts += [f"### {detector}", to_markdown(detector_table(own, fprs), _NAMES)]
-    parts += ["## The attacks", to_markdown(_attacks(named), _NAMES), "Attacked texts to read: [samples](samples.md)"]
+    parts += ["## The attacks", to_markdown(_attacks(named), _NAMES)]
+    parts += [
+        f"Attacked texts to read: [samples](samples.md). What each detector was: [{DETECTORS_FILE}]({DETECTORS_FILE})"
+    ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
