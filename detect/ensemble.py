@@ -1,7 +1,8 @@
 """Several detectors as one: the sum of their standardised scores, by weights that are fitted (stacking) or given.
 
 Or some of them decide, and the others move their score by so much at most ("anchored"): what ranks the texts of one
-domain best need not give human texts of every domain the same scores, and a larger error of theirs is not followed.
+domain best need not give human texts of every domain the same scores, and a larger error of theirs is not followed. Of
+those that decide, some may only accuse.
 
 Fitted weights are a logistic regression's, none below 0. Members learn from the training part, the weights from the
 validation part, so that a member that learnt its texts by heart gains none by it. Members that stop early look at the
@@ -47,6 +48,8 @@ KIND = "ensemble"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTINGS = ("fitted", "fixed", "anchored")
 MEMBERS_FOLDER = "members"
+KNEE = 0.5
+"""Standard deviations over which a one-sided anchor's score bends from counting for nothing to counting in full."""
 MEMBER_FOLDER = re.compile(r"[0-9]+-[a-z0-9-]+")
 """What a member's folder may be called: nothing that leads out of the ensemble's."""
 
@@ -64,6 +67,8 @@ class EnsembleConfig:
             tanh(sum / `softness`).
         shares: how much members count under "fixed" and "anchored", by name; 1 for those not named.
         anchors: the members that decide under "anchored".
+        one_sided: those anchors that only ever raise the score: of theirs, softplus counts (`KNEE`). What finds a text
+            of kinds that it knows to be human-like need not know the kind at hand.
         reach: standard deviations of a member by which the others move the score at most.
         softness: standard deviations of the others' sum at which they do so by three quarters of that.
         recipes: settings of members' own recipes, by name: of `detect.catalog.maker`, and of
@@ -74,13 +79,14 @@ class EnsembleConfig:
     Raises:
         ValueError: when there are too few members, one twice, an ensemble, a recipe or share of none of them, no such
             weighting, shares where none are asked for or not above 0, anchors that are no members, all of them or not
-            asked for, or a reach or softness not above 0.
+            asked for, one-sided members that are no anchors, or a reach or softness not above 0.
     """
 
     members: tuple[str, ...]
     weighting: str = "fitted"
     shares: Mapping[str, float] = field(default_factory=dict)
     anchors: tuple[str, ...] = ()
+    one_sided: tuple[str, ...] = ()
     reach: float = 1.0
     softness: float = 1.0
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -88,7 +94,7 @@ class EnsembleConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("members", "anchors"):
+        for name in ("members", "anchors", "one_sided"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
         if len(self.members) < 2 or len(set(self.members)) < len(self.members) or RECIPES.keys() & set(self.members):
             raise ValueError(f"expected at least 2 distinct members, no ensemble among them, got {list(self.members)}")
@@ -113,6 +119,10 @@ class EnsembleConfig:
                 f"expected the anchors to be some of {', '.join(self.members)} and others to be left, got "
                 f"{list(self.anchors)}"
             )
+        if not set(self.one_sided) <= set(self.anchors):
+            raise ValueError(
+                f"expected one-sided members among the anchors {list(self.anchors)}, got {list(self.one_sided)}"
+            )
         if not (0 < self.reach < math.inf and 0 < self.softness < math.inf):
             raise ValueError(f"expected a finite reach and softness above 0, got {self.reach} and {self.softness}")
 
@@ -123,6 +133,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "members": ("pawn", "profile", "bilinear", "covariance"),
         "weighting": "anchored",
         "anchors": ("profile", "covariance"),
+        # Samples of base models look human to its penalised map; that must not acquit what `profile` finds.
+        "one_sided": ("covariance",),
         # A helping of log-likelihood costs where it points the wrong way.
         "recipes": {"pawn": {"epochs": 4, "likelihood_weight": 0.0}},
     },
@@ -283,7 +295,10 @@ class EnsembleDetector:
         total = weights.log_odds(table)
         if not self.config.anchors:
             return total
-        decided = ((table - weights.mean) / weights.scale) @ (self._shares * self._are_anchors)
+        standardised = (table - weights.mean) / weights.scale
+        one_sided = np.array([name in self.config.one_sided for name in self.config.members])
+        counted = np.where(one_sided, KNEE * np.logaddexp(0, standardised / KNEE), standardised)
+        decided = counted @ (self._shares * self._are_anchors)
         return np.asarray(decided + self.config.reach * np.tanh(total / self.config.softness))
 
     def _fitted(self) -> Weights:

@@ -1,6 +1,7 @@
 """Stacking: weights against scikit-learn's where it may have them, members kept whole, folders that stay inside."""
 
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -148,9 +149,30 @@ def test_others_move_the_score_of_anchors_by_the_reach_at_most(train, validation
     assert read_detector(tmp_path).score(others).tolist() == found.tolist()
 
 
+def test_a_one_sided_anchor_accuses_and_never_acquits(train, validation, others, tmp_path: Path) -> None:
+    settings = {"members": ("rank", "entropy", "lrr"), "weighting": "anchored", "anchors": ("entropy", "lrr")}
+    one_sided = {"one_sided": ("lrr",), "shares": {"lrr": 2.0}}
+    detector = new_detector("ensemble", hidden_size=HIDDEN_SIZE, **settings, **one_sided).fit(train, validation)
+    learnt = np.stack([streamed_scores(member.score, validation.corpus) for member in detector.members], axis=-1)
+    judged = np.stack([member.score(others) for member in detector.members], axis=-1)
+    rank, entropy, lrr = ((judged - learnt.mean(0)) / learnt.std(0)).T
+    found = detector.score(others)
+    raised = found - entropy - np.tanh(rank)
+    np.testing.assert_allclose(raised, [math.log1p(math.exp(2 * value)) for value in lrr], rtol=1e-9)
+    assert raised.min() > 0
+    assert raised[lrr < -1].max() < 0.14
+    assert np.abs(raised - 2 * lrr)[lrr > 1].max() < 0.13
+    detector.save(tmp_path)
+    assert read_detector(tmp_path).score(others).tolist() == found.tolist()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (
+            {"weighting": "anchored", "anchors": ("rank",), "one_sided": ("log-likelihood",)},
+            r"expected one-sided members among the anchors \['rank'\], got \['log-likelihood'\]",
+        ),
         ({"weighting": "anchored"}, r"anchors go with weighting 'anchored', got \[\] with 'anchored'"),
         ({"anchors": ("rank",)}, r"anchors go with weighting 'anchored', got \['rank'\] with 'fitted'"),
         ({"weighting": "anchored", "anchors": ["lrr"]}, r"anchors to be some of rank, .* got \['lrr'\]"),
