@@ -49,13 +49,13 @@ def main() -> None:
 
 def check_attacked(folder: Path, told: Path) -> None:
     """Refuse the report of an attack on other weights than a folder's, whatever both are called."""
-    record = read_card(folder)
-    attacked = json.loads(json.loads(told.read_text()).get(record["name"], {}).get("detector", "{}"))
-    if attacked.get("weights_sha256") != (expected := load_detector(str(folder)).identity["weights_sha256"]):
-        raise SystemExit(
-            f"{told} is of weights {attacked.get('weights_sha256')} under the name {record['name']}, {folder} has "
-            f"{expected}: attack these"
-        )
+    name, expected = read_card(folder)["name"], load_detector(str(folder)).identity["weights_sha256"]
+    if not told.is_file():
+        raise SystemExit(f"{told} is missing: 'pawn attack' of this version writes it; attack again")
+    found = json.loads(told.read_text())
+    weights = json.loads(found[name]["detector"])["weights_sha256"] if name in found else "no such detector"
+    if weights != expected:
+        raise SystemExit(f"{folder} has weights {expected}, {told} says {weights} for {name}: attack these")
 
 
 def render(folder: Path, benchmark: pl.DataFrame, attacks: pl.DataFrame, unhardened: Path) -> str:

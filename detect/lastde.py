@@ -27,7 +27,7 @@ SHORTEST = SCALES + WINDOW
 
 
 def lastde(log_probs: np.ndarray) -> float:
-    """Mean log-probability over the deviation of diversity entropy; (n,) float64 to a number, at most 0.
+    """Mean log-probability over the deviation of diversity entropy: of (n,) float64, n at least `SHORTEST`, at most 0.
 
     A sequence with the same diversity at every scale (a text of one token repeated) has no deviation to divide by. It
     counts as having the least that its length can show: one cosine in a bin of its own at a single scale.
@@ -63,7 +63,7 @@ def diversity_entropies(values: np.ndarray, scales: Sequence[int], bins: int) ->
     filled = np.flatnonzero(found)
     own = filled // bins
     shares = found[filled] / counts[own]
-    entropies: np.ndarray = -np.bincount(own, shares * np.log(shares)) / np.log(bins)
+    entropies: np.ndarray = -np.bincount(own, shares * np.log(shares), len(counts)) / np.log(bins)
     return entropies
 
 

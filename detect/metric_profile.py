@@ -94,7 +94,7 @@ _THREE = ("surprisal", "normalised surprisal", "entropy")
 
 
 def _gives(*names: str) -> Callable[[Family], Family]:
-    """What names the columns of a family, in order, and adds it to the others."""
+    """What names the columns of a family, in order, and adds it to the others: names and formulas stand together."""
 
     def add(family: Family) -> Family:
         _FAMILIES.append((names, family))
@@ -270,9 +270,8 @@ def _spectra(track: Track) -> Numbers:
 )
 def _shapes(track: Track) -> Numbers:
     s = track.surprisal
-    return moments(np.stack([s, track.entropy, track.log_rank, np.sqrt(np.maximum(s, 0)), track.likelier]))[
-        :, 2:
-    ].ravel()
+    rows = np.stack([s, track.entropy, track.log_rank, np.sqrt(np.maximum(s, 0)), track.likelier])
+    return moments(rows)[:, 2:].ravel()
 
 
 PROFILE_COLUMNS = tuple(name for names, _ in _FAMILIES for name in names)

@@ -74,7 +74,7 @@ def window_means(rows: np.ndarray, width: int) -> np.ndarray:
 
 
 def sorted_quantiles(ordered: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """Quantiles of rows (k, n) in ascending order, interpolated as numpy's `linear` ones are: (k, shares)."""
+    """Quantiles of rows (k, n) in ascending order, n at least 1, numpy's `linear` ones: (k, shares)."""
     places = np.array(shares) * (ordered.shape[1] - 1)
     below = places.astype(np.intp)
     above = np.minimum(below + 1, ordered.shape[1] - 1)
@@ -93,7 +93,8 @@ def gini(ordered: np.ndarray) -> np.ndarray:
 def spectral_shares(rows: np.ndarray, edges: tuple[float, ...]) -> np.ndarray:
     """Shares of each row's variance (k, n) at frequencies between neighbours of `edges`: (k, len(edges) - 1).
 
-    Frequencies are in cycles a number; a share is from its lower edge on and below the upper one.
+    Frequencies are in cycles a number; a share is from its lower edge on and below the upper one. A row has a number at
+    least.
     """
     centred, _, variance = _spread(rows)
     power = np.square(np.abs(np.fft.rfft(centred)[:, 1:]))

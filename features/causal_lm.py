@@ -191,7 +191,7 @@ def _load(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # whatever a value that the architecture cannot have raises
         raise BackboneError(
             f"{path} does not load as a causal language model: {str(error).strip().splitlines()[0]}; "
             "expected config.json and matching *.safetensors of a transformers causal LM"

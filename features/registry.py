@@ -245,7 +245,9 @@ def describe(files: BackboneFiles) -> dict[str, str | int]:
         config = AutoConfig.from_pretrained(files.path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a value that the architecture cannot have raises
         reason = " ".join(str(error).split())
-        raise BackboneError(f"cannot read {files.path / 'config.json'}: {reason}; fetch the model again") from error
+        raise BackboneError(
+            f"cannot read {files.path / 'config.json'}: {reason}; expected that of a transformers model"
+        ) from error
     text = config.get_text_config()
     dtypes: set[str] = set()
     for path in files.path.glob("*.safetensors"):

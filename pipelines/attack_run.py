@@ -17,7 +17,7 @@ from pipelines.figures import rate_name
 from pipelines.robustness import StressTest
 from pipelines.robustness_figures import CLEAN, robustness_table
 from pipelines.robustness_report import write_robustness_report
-from pipelines.scorers import LanguageModels, load_scorers, what_scores
+from pipelines.scorers import LanguageModels, load_scorers
 from pipelines.scoring import ScoringSettings
 from pipelines.tracked_data import record_inputs
 from pipelines.tracking import UNTRACKED, Run, Tracker
@@ -130,8 +130,9 @@ def run_attack(request: AttackRequest, *, say: Callable[[str], None], tracker: T
         scored, samples = recorded_stress(stress, asked, run, request.fprs)
         table = robustness_table(scored, fprs=request.fprs, resamples=request.resamples)
         heading = f"Robustness: {', '.join(Path(name).stem for name in request.inputs)}"
-        told = {name: what_scores(scorer) for name, scorer in scorers.items()}
-        written = write_robustness_report(scored, table, samples, request.output, heading, request.fprs, detectors=told)
+        written = write_robustness_report(
+            stress.detectors, scored, table, samples, request.output, heading, request.fprs
+        )
         run.metrics(headline(table, request.fprs))
         for path in written:
             run.file(path, "plots" if path.parent.name == "plots" else "")

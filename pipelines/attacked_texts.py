@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,20 @@ ATTACKED_SCHEMA: dict[str, pl.DataType] = {
 
 CHUNK = 16
 """Documents of a slow attack that a kill can cost."""
+
+
+def attacks_sha256() -> str:
+    """Hash of the code and the word lists of attacks: what others made is not taken for what these would make."""
+    folder = Path(detect.adversarial.__file__).parent
+    content = hashlib.sha256()
+    for path in sorted([*folder.glob("*.py"), *(folder / "words").iterdir()]):
+        if path.is_file():
+            content.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+    return content.hexdigest()
+
+
+CODE = attacks_sha256()
+"""Taken at import, with the modules: files that change while a long run goes on are not what runs."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +159,8 @@ class Attacker:
             "backbone": None if needs in (NOTHING, BATCH) else self.backbone_name,
             "target": None if target is None else what_scores(target),
             "texts": digest_of(texts, 64),
-            "code": attacks_sha256(),
+            "version": version("pawn-detect"),
+            "code": CODE,
         }
         path = self.folder / f"{cell_name(text_set.shown, self.seed, identity)}.parquet"
         if path.is_file():
@@ -168,16 +183,6 @@ class Attacker:
         means = AttackMeans(self.backbone, None if target is None else queried(target))
         attack = attack_named(text_set.attack, means)
         return attacked_frame(documents, attack.apply(documents, text_set.strength, self.seed), text_set)
-
-
-@cache
-def attacks_sha256() -> str:
-    """Hash of the code and the word lists of attacks: what others made is not taken for what these would make."""
-    folder = Path(detect.adversarial.__file__).parent
-    content = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
-        content.update(f"{path.relative_to(folder)} {file_sha256(path)}\n".encode())
-    return content.hexdigest()
 
 
 def queried(scorer: AnyScorer) -> Callable[[Sequence[str]], np.ndarray]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ class Benchmark:
             "recipe": dict(recipe),
             "seed": seed,
             "prefix": fold.prefix,
+            "version": version("pawn-detect"),
             **{
                 part: [keys[index] for index in getattr(fold, part)]
                 for part in ("train", "validation", "calibration", "test")

@@ -29,7 +29,7 @@ from pipelines.protocols import attack_name
 from pipelines.robustness import StressTest
 from pipelines.robustness_figures import robustness_table
 from pipelines.robustness_report import write_robustness_report
-from pipelines.scorers import AnyScorer, LanguageModels, what_scores
+from pipelines.scorers import AnyScorer, LanguageModels
 from pipelines.text_training import checkpoint_folder
 from pipelines.tracking import UNTRACKED, Run, Tracker
 from pipelines.training import TrainingRequest
@@ -269,11 +269,11 @@ class Hardening:
         everything = Subjects(*fields)
         chosen = []
         for part, label, limit in (
-            ("test", 0, self.request.limit),
-            ("test", 1, self.request.limit),
-            ("calibration", 0, None),
+            (_TEST, 0, self.request.limit),
+            (_TEST, 1, self.request.limit),
+            (("calibration",), 0, None),
         ):
-            members = [index for index in self._clean((part,)) if documents[index].label == label]
+            members = [index for index in self._clean(part) if documents[index].label == label]
             own = everything.subset(members)
             chosen += stratified(own.documents, own.corpora, members, limit, self.request.seed)
         outputs = [index for index in everything.of(JUDGED) if self.is_output[index]]
@@ -355,8 +355,7 @@ def _judge(hardening: Hardening, scorers: Mapping[str, AnyScorer]) -> None:
     scored = pl.concat([scored, *(stress.foreign(own, name) for name, own in outputs.items()), *generated])
     table = robustness_table(scored, fprs=request.fprs, resamples=request.resamples)
     heading = f"Hardening: {request.called}"
-    told = {name: what_scores(scorer) for name, scorer in scorers.items()}
-    written = write_robustness_report(scored, table, samples, request.report, heading, request.fprs, detectors=told)
+    written = write_robustness_report(stress.detectors, scored, table, samples, request.report, heading, request.fprs)
     quality = hardening.generators.quality() if generated else None
     written += write_hardening_report(
         table, request.seen, request.held_out, request.report, heading, request.fprs, quality=quality

@@ -121,9 +121,16 @@ class Trainings:
 
     _found: dict[str, Any] = field(default_factory=dict)
 
-    def once(self, name: str, recipe: Mapping[str, Any], train: Callable[[], T]) -> T:
-        """What `train` makes of a detector of the catalog under a recipe, or made of it before."""
-        key = digest_of([name, dict(recipe)])
+    def once(self, name: str, recipe: Mapping[str, Any], train: Callable[[], T], *, of_texts: bool = False) -> T:
+        """What `train` makes of a detector of the catalog under a recipe, or made of it before.
+
+        Args:
+            name: in the catalog.
+            recipe: all that it learns by.
+            train: makes it where it was not made before.
+            of_texts: whether it reads texts; as a member of an ensemble the same detector reads features.
+        """
+        key = digest_of([name, dict(recipe), of_texts])
         if key not in self._found:
             self._found[key] = train()
         found: T = self._found[key]
@@ -206,7 +213,11 @@ class Contender:
             trainings: those of the same fold and seed before this one.
         """
         recipe = self.recipe(corpora.backbone, seed)
-        return trainings.once(self.name, recipe, lambda: self._fitted(corpora, fold, seed, progress, trainings))
+
+        def train() -> Detector | TextDetector:
+            return self._fitted(corpora, fold, seed, progress, trainings)
+
+        return trainings.once(self.name, recipe, train, of_texts=self.name in text_names())
 
     def _fitted(
         self, corpora: LabelledCorpora, fold: Fold, seed: int, progress: Progress, trainings: Trainings

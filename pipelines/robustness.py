@@ -43,6 +43,11 @@ class StressTest:
     left_out: int = field(default=0, init=False)
     _clean: pl.DataFrame | None = field(default=None, init=False)
 
+    @property
+    def detectors(self) -> dict[str, dict[str, str]]:
+        """What each detector is, by name."""
+        return {name: what_scores(scorer) for name, scorer in self.scorers.items()}
+
     def clean(self) -> pl.DataFrame:
         """Scores of the clean documents by each detector; those that one of them cannot score are left out."""
         if self._clean is None:

@@ -30,25 +30,24 @@ lowest AUROC, of the two: an attack that makes every text look machine-written i
 
 
 def write_robustness_report(
+    detectors: Mapping[str, Mapping[str, str]],
     scored: pl.DataFrame,
     table: pl.DataFrame,
     samples: str,
     folder: Path,
     heading: str,
     fprs: Sequence[float],
-    *,
-    detectors: Mapping[str, Mapping[str, str]],
 ) -> list[Path]:
     """Write scores, figures, samples, pictures, `detectors.json` and `report.md`; what was written.
 
     Args:
+        detectors: what each was, as `what_scores` tells it: names of folders come to stand for others.
         scored: rows of `SCORED_SCHEMA`.
         table: what `robustness_table` makes of them.
         samples: what `samples_text` gives.
         folder: made where it is not there.
         heading: of the report.
         fprs: false-positive rates of the thresholds.
-        detectors: what each detector was, as `what_scores` tells it: names of folders come to stand for others.
 
     Raises:
         PawnError: when the disk refuses.

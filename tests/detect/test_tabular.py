@@ -244,6 +244,19 @@ def test_what_rounding_leaves_of_columns_changes_no_split(detectors, train, vali
     np.testing.assert_allclose(other.score(others), plain.score(others), rtol=1e-6)
 
 
+def test_trees_are_asked_about_the_rounded_columns_that_they_learnt_from(
+    detectors, others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    predict = lightgbm.Booster.predict
+    monkeypatch.setattr(
+        lightgbm.Booster, "predict", lambda self, table, **more: asked.append(table) or predict(self, table, **more)
+    )
+    detectors["profile"].score(others)
+    (table,) = asked
+    assert (table.dtype, len(table)) == (np.float32, len(others))
+
+
 def with_prefixes(corpus: LabelledCorpus, pooling: str, prefixes: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of whole documents and of their prefixes, and the labels, one document after another."""
     rows, labels = [], []

@@ -1,5 +1,6 @@
 """`pawn attack`: figures that the written scores give again, human texts attacked too, what is done is kept."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mlflow import MlflowClient
 
 from detect.adversarial.catalog import ENTRIES
 from detect.calibration import Calibration
+from detect.catalog import load_detector
 from features.documents import text_key
 from pipelines.layouts.tables import ONE_FORM
 from tests.e2e.conftest import Pawn
@@ -44,6 +46,9 @@ def test_figures_are_those_of_the_written_scores(toy: Toy, labelled: Path, tmp_p
     assert "1 texts are left out: a detector has no score" in result.err
     scored, figures = pl.read_parquet(out / "scores.parquet"), pl.read_csv(out / "figures.csv")
     assert len(figures) == 2 * 2 * (1 + 4)  # detectors, defences, clean and attacked
+    told = json.loads((out / "detectors.json").read_text())
+    assert sorted(told) == ["log-likelihood", "toy-pawn"]
+    assert json.loads(told["toy-pawn"]["detector"]) == load_detector(str(toy.detector)).identity
     for detector in ("toy-pawn", "log-likelihood"):
         own = scored.filter(detector=detector)
         fixing = own.filter(part="calibration")

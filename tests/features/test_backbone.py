@@ -136,6 +136,14 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path, llama: Path) -> 
         load(path)
 
 
+def test_a_configuration_with_a_value_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "gpt2", "gpt2", hidden_size=40)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"n_embd": "many"}))
+    with pytest.raises(BackboneError, match=f"{path} does not load as a causal language model: .*n_embd"):
+        load(path)
+
+
 @pytest.mark.parametrize("content", ["", "{}", "{"])
 def test_a_damaged_tokenizer_is_named(tmp_path: Path, llama: Path, content: str) -> None:
     path = Path(shutil.copytree(llama, tmp_path / "model"))

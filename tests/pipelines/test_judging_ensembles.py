@@ -1,6 +1,8 @@
 """Ensembles as contenders of a benchmark: what is alike learns once, and scores as if it had learnt alone."""
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from detect.boosted import BoostedDetector
 from detect.linear import LinearDetector
 from features.documents import Document
+from pipelines.benchmark import Benchmark
 from pipelines.judging import Contender, LabelledCorpora, Trainings
 from pipelines.protocols import Fold
 from pipelines.training_data import TrainingData
@@ -44,7 +47,8 @@ def learnt(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def fitted(contender: Contender, corpora: LabelledCorpora, trainings: Trainings) -> Any:
-    fold = cast(Fold, type("Fold", (), {"train": np.arange(160), "validation": np.arange(160, 240)}))
+    nothing = np.arange(0)
+    fold = Fold("in-domain", "nothing", np.arange(160), np.arange(160, 240), nothing, nothing)
     return contender.fitted(corpora, fold, 3, lambda event, values: None, trainings)
 
 
@@ -71,3 +75,26 @@ def test_another_recipe_or_detector_learns_by_itself(
     fitted(Contender("x", "lightgbm", FEW), corpora, trainings)
     fitted(Contender("x", name, settings), corpora, trainings)
     assert learnt == {"BoostedDetector": 2}
+
+
+def test_what_reads_texts_and_what_reads_the_same_texts_as_a_member_learn_apart() -> None:
+    member = Contender("x", "ensemble", {"members": ["tfidf", "rank"]}).recipe({}, 3)["member_recipes"][0]
+    alone = Contender("x", "tfidf").recipe({}, 3)
+    assert member == alone  # so the recipe does not tell them apart
+    trainings = Trainings()
+    assert trainings.once("tfidf", member, lambda: "of features") == "of features"
+    assert trainings.once("tfidf", alone, lambda: "of texts", of_texts=True) == "of texts"
+    assert trainings.once("tfidf", member, lambda: "anew") == "of features"
+
+
+def test_trainings_are_kept_by_fold_seed_and_features() -> None:
+    benchmark = Benchmark(cast(Any, None), Path(), cast(Any, None), {"wide": cast(Any, None)})
+    nothing = np.arange(0)
+    one, other = (Fold("domain", "x", np.arange(count), nothing, nothing, nothing) for count in (3, 4))
+    plain, wide = Contender("plain", "lightgbm"), Contender("wide", "lightgbm")
+    first = benchmark._trainings(one, plain, 0)
+    assert benchmark._trainings(replace(one, prefix=32), Contender("another", "profile"), 0) is first
+    assert benchmark._trainings(one, wide, 0) is not first
+    assert benchmark._trainings(other, plain, 0) is not first
+    second = benchmark._trainings(other, plain, 1)
+    assert second is not benchmark._trainings(other, plain, 2)

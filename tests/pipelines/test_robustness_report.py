@@ -85,7 +85,7 @@ def test_the_table_of_a_detector_has_the_defence_beside_each_attack(table: pl.Da
 def test_a_report_without_a_threshold_is_written_and_says_why(tmp_path: Path, scored: pl.DataFrame):
     few = robustness_table(scored, fprs=(0.001,), resamples=0)
     told = {"two": {"detector": "2"}}
-    written = write_robustness_report(scored, few, "# Samples\n", tmp_path, "Few", (0.001,), detectors=told)
+    written = write_robustness_report(told, scored, few, "# Samples\n", tmp_path, "Few", (0.001,))
     assert all(path.is_file() for path in written)
     report = (tmp_path / "report.md").read_text()
     assert json.loads((tmp_path / "detectors.json").read_text()) == told
