@@ -13,6 +13,7 @@ Members that read texts are given the texts that the features were computed of (
 """
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,8 @@ WEIGHTINGS = ("fitted", "fixed", "anchored")
 MEMBERS_FOLDER = "members"
 KNEE = 0.5
 """Standard deviations over which a one-sided anchor's score bends from counting for nothing to counting in full."""
+_TOGETHER = ("weighting", "shares", "anchors", "one_sided", "reach", "softness")
+"""What of the recipe decides a score beside what was learnt."""
 MEMBER_FOLDER = re.compile(r"[0-9]+-[a-z0-9-]+")
 """What a member's folder may be called: nothing that leads out of the ensemble's."""
 
@@ -242,8 +245,10 @@ class EnsembleDetector:
         write_card(directory, KIND, {**asdict(self.card), "members": members, "weights": weights})
 
     def weights_sha256(self) -> str:
-        """Hash of the hashes of the members and of `model.safetensors`."""
-        parts = [*map(_identity, self.members), sha256(save(vars(self._fitted())))]
+        """Hash of the hashes of the members and of `model.safetensors`, and of how scores are put together."""
+        together = {name: value for name, value in asdict(self.config).items() if name in _TOGETHER}
+        how = json.dumps(together | {"knee": KNEE}, sort_keys=True)
+        parts = [*map(_identity, self.members), sha256(save(vars(self._fitted()))), sha256(how.encode())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @classmethod

@@ -149,6 +149,20 @@ def test_others_move_the_score_of_anchors_by_the_reach_at_most(train, validation
     assert read_detector(tmp_path).score(others).tolist() == found.tolist()
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{"one_sided": ()}, {"anchors": ("lrr",)}, {"reach": 0.5}, {"softness": 0.5}, {"shares": {"lrr": 0.5}}],
+)
+def test_what_puts_the_same_members_together_otherwise_has_another_hash(train, validation, other: dict) -> None:
+    settings = {"members": ("rank", "entropy", "lrr"), "weighting": "anchored", "anchors": ("entropy", "lrr")}
+    settings |= {"one_sided": ("lrr",)}
+    one, same, another = (
+        new_detector("ensemble", hidden_size=HIDDEN_SIZE, **settings | more).fit(train, validation)
+        for more in ({}, {"seed": 4}, other)
+    )
+    assert one.weights_sha256() == same.weights_sha256() != another.weights_sha256()
+
+
 def test_a_one_sided_anchor_accuses_and_never_acquits(train, validation, others, tmp_path: Path) -> None:
     settings = {"members": ("rank", "entropy", "lrr"), "weighting": "anchored", "anchors": ("entropy", "lrr")}
     one_sided = {"one_sided": ("lrr",), "shares": {"lrr": 2.0}}
