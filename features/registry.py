@@ -293,10 +293,11 @@ def _from_directory(name: str, path: Path, purpose: Purpose) -> BackboneFiles:
 def _content_ids(path: Path) -> tuple[str, str]:
     """Identities of weights (with the configuration, which changes what they compute) and tokenizer."""
     weights = [path / "config.json", *path.glob("*.safetensors")]
-    return _files_id(weights), _files_id(path / name for name in _TOKENIZER_DATA)
+    return files_id(weights), files_id(path / name for name in _TOKENIZER_DATA)
 
 
-def _files_id(paths: Iterable[Path]) -> str:
+def files_id(paths: Iterable[Path]) -> str:
+    """Identity of those of some files that are there: their names and bytes, in whatever order they come."""
     lines = sorted(f"{path.name} {file_sha256(path)}\n" for path in paths if path.is_file())
     return "files-sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 

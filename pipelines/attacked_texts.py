@@ -1,6 +1,5 @@
 """Attacks on documents -> attacked texts, kept as Parquet files in the one form."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from detect.adversarial.catalog import BATCH, DETECTOR, NOTHING, AttackEntry, at
 from features.backbone import Backbone
 from features.documents import Document
 from features.errors import UsageError
-from features.gguf import file_sha256
+from features.registry import files_id
 from pipelines.cells import cell_name, digest_of, publish_frame
 from pipelines.corpora import group_columns
 from pipelines.scorers import AnyScorer, scores_of_texts, what_scores
@@ -38,17 +37,13 @@ CHUNK = 16
 """Documents of a slow attack that a kill can cost."""
 
 
-def attacks_sha256() -> str:
-    """Hash of the code and the word lists of attacks: what others made is not taken for what these would make."""
+def attacks_id() -> str:
+    """Identity of the code and the word lists of attacks: what others made is not taken for what these would make."""
     folder = Path(detect.adversarial.__file__).parent
-    content = hashlib.sha256()
-    for path in sorted([*folder.glob("*.py"), *(folder / "words").iterdir()]):
-        if path.is_file():
-            content.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
-    return content.hexdigest()
+    return files_id([*folder.glob("*.py"), *(folder / "words").iterdir()])
 
 
-CODE = attacks_sha256()
+CODE = attacks_id()
 """Taken at import, with the modules: files that change while a long run goes on are not what runs."""
 
 

@@ -18,7 +18,7 @@ from pipelines.attacked_texts import (
     Attacker,
     TextSet,
     attacked_frame,
-    attacks_sha256,
+    attacks_id,
     parsed_strengths,
     strengths_of,
     text_sets,
@@ -156,13 +156,13 @@ def test_the_hash_of_the_attacks_follows_code_and_word_lists(tmp_path: Path, mon
 
     def changed(path: Path) -> str:
         path.write_bytes(path.read_bytes() + b" ")
-        return attacks_sha256()
+        return attacks_id()
 
-    before = attacks_sha256()
+    before = attacks_id()
     assert before == CODE
     lists = next(path for path in (folder / "words").iterdir() if path.is_file())
     assert len({before, changed(lists), changed(folder / "characters.py")}) == 3
-    now = attacks_sha256()
+    now = attacks_id()
     (folder / "__pycache__").mkdir(exist_ok=True)
     (folder / "__pycache__" / "characters.cpython-311.pyc.139").write_bytes(b"compiled")
-    assert attacks_sha256() == now
+    assert attacks_id() == now
