@@ -83,6 +83,7 @@ def render(folder: Path, benchmark: pl.DataFrame, attacks: pl.DataFrame, unharde
         calibration=f"{len(calibration.scores):,}",
         calibration_texts=calibration.provenance["texts"],
         bands=", ".join(map(str, BAND_STARTS[1:])),
+        caution=calibration.caution,
         smallest_fpr=f"{calibration.smallest_fpr:.2%}",
         own=own_table(own),
         trade=trade_table(training["left_out_domains"]),
@@ -148,10 +149,11 @@ def length_table(calibration: Calibration) -> str:
 
 
 def _p_values(calibration: Calibration, others: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """p-values of some of a calibration's texts among others of them, by boolean masks."""
+    """p-values of some of a calibration's texts among others of them, by boolean masks, with the caution of all."""
     assert calibration.domains is not None
     assert calibration.n_tokens is not None
-    among = Calibration(calibration.scores[others], {}, calibration.domains[others], calibration.n_tokens[others])
+    groups = (calibration.domains[others], calibration.n_tokens[others])
+    among = Calibration(calibration.scores[others], {}, *groups, calibration.caution)
     return among.p_values(calibration.scores[own], calibration.n_tokens[own])
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,17 @@ PROVENANCE_FILE = "calibration.json"
 BAND_STARTS = (0, 48, 96, 192)
 """Tokens at which bands of length begin: a short text's score strays further, so it is judged among short texts."""
 
-CAUTION = 2
-"""What p-values by domain are multiplied by. An unknown domain may be worse than the worst of those at hand, and no few
-domains can tell by how much: with five, each left out in turn, the worst had 4.6 and 3.7 times 1% and 5% without this,
-and twice each with it."""
+CAUTIONS = (1, 2, 3, 4)
+"""What p-values by domain may be multiplied by: an unknown domain may be worse than the worst of those at hand."""
+
+UNMEASURED_CAUTION = 2
+"""What they are multiplied by where domains are too few to tell."""
+
+KEPT_RATES = (0.01, 0.05)
+"""False-positive rates by which the caution is chosen."""
 
 SMALLEST_CELL = 200
-"""Human texts that a band or a domain in it must have to be judged by itself: 1% with `CAUTION` needs 199."""
+"""Human texts that a band or a domain in it must have to be judged by itself: 1% with a caution of 2 needs 199."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +46,11 @@ class Calibration:
     Where lengths are known a text is compared with human texts of its band of length only, and where domains are known
     with those of each domain by itself, the largest p-value being its own: human texts of the domain in which the
     detector errs most are the ones that an unknown domain might be like (p-values by group: Mondrian conformal
-    prediction, Vovk et al. 2003), and `CAUTION` is for its being worse still. A band of fewer than `SMALLEST_CELL`
-    texts is judged by the nearest with that many, and where no band has them by the one with most.
+    prediction, Vovk et al. 2003). By domain they are multiplied by `caution`, as an unknown domain may be worse still:
+    each domain in turn takes the part of the unknown one, and the first of `CAUTIONS` is taken that lets at most twice
+    `KEPT_RATES` of human texts be flagged in the mean over domains and bands of length, and three times in any (the
+    last, where none does). A band of fewer than `SMALLEST_CELL` texts is judged by the nearest with that many, and
+    where no band has them by the one with most.
 
     `provenance` is JSON-able and says where the scores came from: `corpora`, the detector's `weights_sha256`, when
     they were `created`.
@@ -55,6 +63,7 @@ class Calibration:
     provenance: dict[str, Any]
     domains: np.ndarray | None = None  # (n,) of str
     n_tokens: np.ndarray | None = None  # (n,) int: how many tokens of each text were scored
+    caution: int = 0  # what p-values are multiplied by; 0: what these texts show to be needed
     _cells: list[list[np.ndarray]] = field(init=False, repr=False)  # of each band: ascending scores of each domain
 
     def __post_init__(self) -> None:
@@ -73,6 +82,8 @@ class Calibration:
             ordered.flags.writeable = False
             object.__setattr__(self, name, ordered)
         object.__setattr__(self, "_cells", self._grouped())
+        if not self.caution:
+            object.__setattr__(self, "caution", 1 if self.domains is None else _needed_caution(self._cells))
 
     def _grouped(self) -> list[list[np.ndarray]]:
         own, bands = self._band(self.n_tokens), range(len(BAND_STARTS))
@@ -104,16 +115,12 @@ class Calibration:
         return np.searchsorted(BAND_STARTS, lengths, side="right") - 1
 
     @property
-    def _caution(self) -> int:
-        return 1 if self.domains is None else CAUTION
-
-    @property
     def smallest_fpr(self) -> float:
         """The p-value of a score above every human one: 1 / (n + 1) of the smallest set of texts compared with.
 
-        By domain, `CAUTION` times that.
+        By domain, `caution` times that.
         """
-        return self._caution / (self.fewest + 1)
+        return self.caution / (self.fewest + 1)
 
     @property
     def fewest(self) -> int:
@@ -123,7 +130,7 @@ class Calibration:
     def p_values(self, scores: ArrayLike, n_tokens: ArrayLike | None = None) -> np.ndarray:
         """(1 + human scores at or above each score) / (n + 1): (docs,) to (docs,) float64.
 
-        By domain, the largest of them all, times `CAUTION` and at most 1.
+        By domain, the largest of them all, times `caution` and at most 1.
 
         Args:
             scores: of texts, (docs,).
@@ -135,7 +142,7 @@ class Calibration:
         values = np.asarray(scores, dtype=np.float64)
         if nan := int(np.isnan(values).sum()):
             raise ValueError(f"{nan} of {values.size} scores are NaN and have no p-value")
-        by_cell = ([_p_values(cell, values, self._caution) for cell in cells] for cells in self._cells)
+        by_cell = ([_p_values(cell, values, self.caution) for cell in cells] for cells in self._cells)
         by_band = np.stack([np.max(cells, axis=0) for cells in by_cell])
         if n_tokens is None:
             return np.asarray(by_band.max(axis=0))
@@ -164,7 +171,7 @@ class Calibration:
             UsageError: when `fpr` is one that this calibration cannot promise.
         """
         self.check_fpr(fpr)
-        return np.array([max(_threshold(cell, fpr, self._caution) for cell in cells) for cells in self._cells])
+        return np.array([max(_threshold(cell, fpr, self.caution) for cell in cells) for cells in self._cells])
 
     def check_fpr(self, fpr: float) -> None:
         """Refuse a false-positive rate outside (0, 1) or finer than the calibration set resolves.
@@ -225,6 +232,25 @@ class Calibration:
             return cls(arrays["scores"], record["provenance"], domains, arrays.get("n_tokens"))
         except (SafetensorError, KeyError, IndexError, ValueError) as error:
             raise DetectorError(f"{path} holds no calibration ({error}); calibrate again") from error
+
+
+def _needed_caution(bands: Sequence[Sequence[np.ndarray]]) -> int:
+    """The first of `CAUTIONS` with which each domain of each band keeps `KEPT_RATES` as `Calibration` says."""
+    left_out: list[np.ndarray] = []  # the p-values of each cell among the other domains of its band
+    for number, cells in enumerate(bands):
+        if len(cells) < 3 or any(cells is other for other in bands[:number]):
+            continue
+        for place, cell in enumerate(cells):
+            others = [*cells[:place], *cells[place + 1 :]]
+            left_out.append(np.max([_p_values(other, cell, 1) for other in others], axis=0))
+    if not left_out:
+        return UNMEASURED_CAUTION
+    for caution in CAUTIONS:
+        flagged = np.array([[(caution * values <= rate).mean() for values in left_out] for rate in KEPT_RATES])
+        over = flagged / np.array(KEPT_RATES)[:, None]
+        if over.mean(axis=1).max() <= 2 and over.max() <= 3:
+            return caution
+    return CAUTIONS[-1]
 
 
 def _p_values(human: np.ndarray, values: np.ndarray, caution: int) -> np.ndarray:

@@ -108,7 +108,7 @@ ENTRIES = (
     CatalogEntry(
         "covariance", "linear", STATES, "ours", "the same of more metrics, penalised until domains hardly differ", True
     ),
-    CatalogEntry("pawn-ensemble", "ensemble", STATES, PAWN, "covariance, profile, PAWN and bilinear: our best", True),
+    CatalogEntry("pawn-ensemble", "ensemble", STATES, PAWN, "profile, covariance, PAWN and three more: our best", True),
     CatalogEntry("ensemble", "ensemble", "what its members read", "Wolpert 1992", "any of the others, weighed", True),
     CatalogEntry(
         "tfidf", "tfidf", TEXT, "Solaiman et al. 2019, 1908.09203", "logistic regression on words and characters", True
@@ -375,7 +375,8 @@ def _linear(name: str, seed: int, settings: Mapping[str, Any]) -> "Callable[[Det
 
 
 def _ensemble(name: str, seed: int, settings: Mapping[str, Any]) -> "Callable[[DetectorCard], TrainableDetector]":
-    from detect.ensemble import EnsembleDetector, member_maker, recipe
+    from detect.ensemble import EnsembleDetector, member_maker
+    from detect.ensemble_recipe import recipe
 
     config = recipe(name, seed=seed, **settings)
     for member in config.members:
@@ -408,9 +409,8 @@ def read_detector(folder: Path, **options: Any) -> "Detector | TextDetector":
     reader: Any = import_module(module)
     for attribute in path.split("."):
         reader = getattr(reader, attribute)
-    detector: Detector | TextDetector = reader(
-        folder, **{name: value for name, value in options.items() if name in _TAKES.get(kind, ())}
-    )
+    known = {name: value for name, value in options.items() if name in _TAKES.get(kind, ())}
+    detector: Detector | TextDetector = reader(folder, **known)
     return detector
 
 

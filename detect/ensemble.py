@@ -2,7 +2,8 @@
 
 Or some of them decide, and the others move their score by so much at most ("anchored"): what ranks the texts of one
 domain best need not give human texts of every domain the same scores, and a larger error of theirs is not followed. Of
-those that decide, some may only accuse.
+those that decide, some may only accuse. And some are set off against the rest: where the texts of any author are easy
+to predict, human ones score too high, and that is taken off.
 
 Fitted weights are a logistic regression's, none below 0. Members learn from the training part, the weights from the
 validation part, so that a member that learnt its texts by heart gains none by it. Members that stop early look at the
@@ -14,10 +15,9 @@ Members that read texts are given the texts that the features were computed of (
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +26,7 @@ from safetensors.numpy import save
 
 from cache.loader import LabelledCorpus
 from detect.catalog import KINDS, maker, read_detector, text_names, untrained, untrained_names
+from detect.ensemble_recipe import EnsembleConfig
 from detect.linear import Weights, weights_from_bytes
 from detect.measures import auroc
 from detect.protocol import (
@@ -41,121 +42,30 @@ from detect.protocol import (
 from detect.tabular import balanced_weights, standardisation
 from detect.text_member import KIND as TEXT_MEMBER
 from detect.text_member import TextMember
-from detect.trained import DetectorCard, Progress, TrainableDetector, read_weights, scores_of, sha256, silent
+from detect.trained import (
+    DetectorCard,
+    Progress,
+    TrainableDetector,
+    read_weights,
+    scores_of,
+    sha256,
+    silent,
+    streamed_scores,
+)
 from features.errors import DetectorError
 from features.token_features import TokenFeatures
 
 KIND = "ensemble"
 WEIGHTS_FILE = "model.safetensors"
-WEIGHTINGS = ("fitted", "fixed", "anchored")
 MEMBERS_FOLDER = "members"
 KNEE = 0.5
 """Standard deviations over which a one-sided anchor's score bends from counting for nothing to counting in full."""
-_TOGETHER = ("weighting", "shares", "anchors", "one_sided", "reach", "softness")
+DISCOUNT_TOKENS = 100
+"""Tokens of a text of which half the discount is taken: the level of a shorter text says little of its kind."""
+_TOGETHER = ("weighting", "shares", "anchors", "one_sided", "discounts", "reach", "softness")
 """What of the recipe decides a score beside what was learnt."""
 MEMBER_FOLDER = re.compile(r"[0-9]+-[a-z0-9-]+")
 """What a member's folder may be called: nothing that leads out of the ensemble's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnsembleConfig:
-    """The recipe.
-
-    Attributes:
-        members: names of the catalog, at least two, each once, no ensemble among them.
-        weighting: "fitted" weighs members by a logistic regression on the validation part. "fixed" lets standardised
-            scores count by their shares: on texts like those trained on, the member that knows them best would get
-            nearly all the weight, and it need not be the one that knows others. "anchored" adds to the standardised
-            scores of `anchors`, by their shares, the sum of the others, as "fixed" has it, bounded: `reach` x
-            tanh(sum / `softness`).
-        shares: how much members count under "fixed" and "anchored", by name; 1 for those not named.
-        anchors: the members that decide under "anchored".
-        one_sided: those anchors that only ever raise the score: of theirs, softplus counts (`KNEE`). What finds a text
-            of kinds that it knows to be human-like need not know the kind at hand.
-        reach: standard deviations of a member by which the others move the score at most.
-        softness: standard deviations of the others' sum at which they do so by three quarters of that.
-        recipes: settings of members' own recipes, by name: of `detect.catalog.maker`, and of
-            `detect.text_recipes.text_recipe` for those that read texts.
-        inverse_penalty: scikit-learn's C, the inverse of the L2 penalty on fitted weights.
-        seed: of every member whose recipe has none of its own.
-
-    Raises:
-        ValueError: when there are too few members, one twice, an ensemble, a recipe or share of none of them, no such
-            weighting, shares where none are asked for or not above 0, anchors that are no members, all of them or not
-            asked for, one-sided members that are no anchors, or a reach or softness not above 0.
-    """
-
-    members: tuple[str, ...]
-    weighting: str = "fitted"
-    shares: Mapping[str, float] = field(default_factory=dict)
-    anchors: tuple[str, ...] = ()
-    one_sided: tuple[str, ...] = ()
-    reach: float = 1.0
-    softness: float = 1.0
-    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    inverse_penalty: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("members", "anchors", "one_sided"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
-        if len(self.members) < 2 or len(set(self.members)) < len(self.members) or RECIPES.keys() & set(self.members):
-            raise ValueError(f"expected at least 2 distinct members, no ensemble among them, got {list(self.members)}")
-        for what, given in (("recipes", self.recipes), ("shares", self.shares)):
-            if unknown := sorted(set(given) - set(self.members)):
-                raise ValueError(f"got {what} of {', '.join(unknown)}, expected only of {', '.join(self.members)}")
-        if self.weighting not in WEIGHTINGS:
-            raise ValueError(f"expected weighting to be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}")
-        if self.shares and self.weighting == "fitted":
-            raise ValueError(f"shares count under weighting 'fixed' and 'anchored' only, got {dict(self.shares)}")
-        if not all(0 < share < math.inf for share in self.shares.values()):
-            raise ValueError(f"expected finite shares above 0, got {dict(self.shares)}")
-        self._check_anchors()
-        if not self.inverse_penalty > 0:
-            raise ValueError(f"expected an inverse penalty above 0, got {self.inverse_penalty}")
-
-    def _check_anchors(self) -> None:
-        if (self.weighting == "anchored") != bool(self.anchors):
-            raise ValueError(f"anchors go with weighting 'anchored', got {list(self.anchors)} with {self.weighting!r}")
-        if self.anchors and not set(self.anchors) < set(self.members):
-            raise ValueError(
-                f"expected the anchors to be some of {', '.join(self.members)} and others to be left, got "
-                f"{list(self.anchors)}"
-            )
-        if not set(self.one_sided) <= set(self.anchors):
-            raise ValueError(
-                f"expected one-sided members among the anchors {list(self.anchors)}, got {list(self.one_sided)}"
-            )
-        if not (0 < self.reach < math.inf and 0 < self.softness < math.inf):
-            raise ValueError(f"expected a finite reach and softness above 0, got {self.reach} and {self.softness}")
-
-
-RECIPES: dict[str, dict[str, Any]] = {
-    "ensemble": {},
-    "pawn-ensemble": {
-        "members": ("pawn", "profile", "bilinear", "covariance"),
-        "weighting": "anchored",
-        "anchors": ("profile", "covariance"),
-        # Samples of base models look human to its penalised map; that must not acquit what `profile` finds.
-        "one_sided": ("covariance",),
-        # A helping of log-likelihood costs where it points the wrong way.
-        "recipes": {"pawn": {"epochs": 4, "likelihood_weight": 0.0}},
-    },
-}
-"""The ensembles by name: what each settles in the recipe; of `recipes`, what a caller gives of a member goes first."""
-
-
-def recipe(name: str, *, seed: int = 0, **settings: Any) -> EnsembleConfig:
-    """The recipe of one of `RECIPES`, with other settings of `EnsembleConfig` as given.
-
-    Raises:
-        ValueError: when a setting cannot be, or is one that the name has settled.
-    """
-    own = dict(RECIPES[name])
-    recipes = {**own.pop("recipes", {}), **settings.pop("recipes", {})}
-    if settled := sorted(own.keys() & settings.keys()):
-        raise ValueError(f"{name} settles {', '.join(settled)}; train 'ensemble' to choose")
-    return EnsembleConfig(seed=seed, recipes=recipes, **own, **settings)
 
 
 class EnsembleDetector:
@@ -208,7 +118,8 @@ class EnsembleDetector:
         """Fit the weights alone, of members that are trained already: the second half of `fit`."""
         table = np.stack([scores_of(member, validation.corpus) for member in self.members], axis=-1)
         self._weights = self._weigh(table, validation.labels)
-        value = auroc(validation.labels, self._combined(self._weights, table))
+        n_tokens = streamed_scores(lengths, validation.corpus.without_hidden())
+        value = auroc(validation.labels, self._combined(self._weights, table, n_tokens))
         progress("fitted", {"validation_auroc": value})
         course = {
             "config": asdict(self.config),
@@ -228,7 +139,8 @@ class EnsembleDetector:
         weights = self._fitted()
         if not features:
             return np.empty(0)
-        return self._combined(weights, np.stack([member.score(features) for member in self.members], axis=-1))
+        table = np.stack([member.score(features) for member in self.members], axis=-1)
+        return self._combined(weights, table, lengths(features))
 
     def save(self, directory: Path) -> None:
         """Write a folder for each member, the weights and, last, `detector.json` with all their hashes."""
@@ -247,7 +159,7 @@ class EnsembleDetector:
     def weights_sha256(self) -> str:
         """Hash of the hashes of the members and of `model.safetensors`, and of how scores are put together."""
         together = {name: value for name, value in asdict(self.config).items() if name in _TOGETHER}
-        how = json.dumps(together | {"knee": KNEE}, sort_keys=True)
+        how = json.dumps(together | {"knee": KNEE, "discount_tokens": DISCOUNT_TOKENS}, sort_keys=True)
         parts = [*map(_identity, self.members), sha256(save(vars(self._fitted()))), sha256(how.encode())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -279,7 +191,7 @@ class EnsembleDetector:
     def _weigh(self, table: np.ndarray, labels: np.ndarray) -> Weights:
         if self.config.weighting == "fitted":
             return fit_weights(table, labels, self.config.inverse_penalty)
-        return fixed_weights(table, np.where(self._are_anchors, 0.0, self._shares))
+        return fixed_weights(table, np.where(self._are_anchors | (self._discounts > 0), 0.0, self._shares))
 
     @property
     def _shares(self) -> np.ndarray:
@@ -291,12 +203,17 @@ class EnsembleDetector:
         """Which members decide: (members,) bool."""
         return np.array([name in self.config.anchors for name in self.config.members])
 
+    @property
+    def _discounts(self) -> np.ndarray:
+        """How much of each member is taken off: (members,)."""
+        return np.array([self.config.discounts.get(name, 0.0) for name in self.config.members])
+
     def _recorded(self, weights: Weights) -> np.ndarray:
         """What each member counts, for people: its weight in the sum that it is part of, (members,)."""
-        return np.where(self._are_anchors, self._shares, weights.coefficients)
+        return np.where(self._are_anchors, self._shares, weights.coefficients - self._discounts)
 
-    def _combined(self, weights: Weights, table: np.ndarray) -> np.ndarray:
-        """The members' scores (n_docs, members) as one, (n_docs,)."""
+    def _combined(self, weights: Weights, table: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+        """The members' scores (n_docs, members) of texts of so many tokens (n_docs,) as one, (n_docs,)."""
         total = weights.log_odds(table)
         if not self.config.anchors:
             return total
@@ -304,12 +221,18 @@ class EnsembleDetector:
         one_sided = np.array([name in self.config.one_sided for name in self.config.members])
         counted = np.where(one_sided, KNEE * np.logaddexp(0, standardised / KNEE), standardised)
         decided = counted @ (self._shares * self._are_anchors)
-        return np.asarray(decided + self.config.reach * np.tanh(total / self.config.softness))
+        discount = np.tanh(standardised) @ self._discounts * n_tokens / (n_tokens + DISCOUNT_TOKENS)
+        return np.asarray(decided + self.config.reach * np.tanh(total / self.config.softness) - discount)
 
     def _fitted(self) -> Weights:
         if self._weights is None:
             raise DetectorError(f"detector {self.name} is not trained yet; fit it first")
         return self._weights
+
+
+def lengths(features: Sequence[TokenFeatures]) -> np.ndarray:
+    """How many tokens each document has: (n_docs,) float64."""
+    return np.array([document.n_tokens for document in features], dtype=np.float64)
 
 
 def fit_member(

@@ -227,7 +227,7 @@ def _left_out(
     """Scores of human texts by detectors that never saw their domain, and the figures of each domain.
 
     Only documents that are `judged` (n,) are scored. A domain's thresholds are those that the human scores of the other
-    domains give: what a user of an unseen domain gets.
+    domains give, with the caution that all of them need: what a user of an unseen domain gets.
     """
     domains = np.array([str(document.domain) for document in learner.documents])
     version = np.array(versions(learner.documents))
@@ -247,13 +247,14 @@ def _left_out(
             found[name] = learner.band_scores(detector, test)
         labels[name] = learner.labels[test]
     human = {name: _humans(name, labels[name], found[name]) for name in names}
+    calibration = _together(list(human.values()))
     rows: list[dict[str, Any]] = []
     for name in names:
-        others = _together([human[other] for other in names if other != name])
+        others = _together([human[other] for other in names if other != name], calibration.caution)
         figured = _whole_figures(labels[name], found[name], others, TRADE_FPRS)
         folds[name].metrics(figured)  # only now: thresholds come from the scores of the other folds
         rows.append({"held_out": name} | figured)
-    return _together(list(human.values())), rows
+    return calibration, rows
 
 
 def _check_domains(documents: Sequence[Document], labels: np.ndarray, judged: np.ndarray) -> None:
@@ -280,12 +281,12 @@ def _humans(domain: str, labels: np.ndarray, found: BandScores) -> Calibration:
     return Calibration(found.scores[chosen], {}, np.full(int(chosen.sum()), domain), n_tokens)
 
 
-def _together(domains: Sequence[Calibration]) -> Calibration:
-    """The scores of several domains as one calibration that knows them apart."""
+def _together(domains: Sequence[Calibration], caution: int = 0) -> Calibration:
+    """The scores of several domains as one calibration that knows them apart, and its `caution`."""
     lengths = [domain.n_tokens for domain in domains if domain.n_tokens is not None]
     names = [domain.domains for domain in domains if domain.domains is not None]
     scores = np.concatenate([domain.scores for domain in domains])
-    return Calibration(scores, {}, np.concatenate(names), np.concatenate(lengths) if lengths else None)
+    return Calibration(scores, {}, np.concatenate(names), np.concatenate(lengths) if lengths else None, caution)
 
 
 def recorded(progress: Progress, run: Run) -> Progress:

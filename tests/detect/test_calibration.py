@@ -132,6 +132,66 @@ def test_human_texts_of_any_one_domain_and_length_are_flagged_at_most_at_the_rat
             assert flagged[chosen].mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / chosen.sum() + 0.05 * 0.95 / 300)
 
 
+def normal_domains(shifts, count=2000, seed=2):
+    """Human scores of normal domains with those means, and which domain each is of."""
+    rng = np.random.default_rng(seed)
+    scores = np.concatenate([rng.normal(shift, 1, count) for shift in shifts])
+    return scores, np.repeat([f"domain {number}" for number in range(len(shifts))], count)
+
+
+def naive_caution(scores, domains):
+    """Plain loops over one band: the first factor with which domains judged by the others keep 1% and 5%."""
+    names = sorted(set(domains))
+    for factor in (1, 2, 3, 4):
+        kept = True
+        for rate in (0.01, 0.05):
+            shares = []
+            for name in names:
+                others = [np.sort(scores[domains == other]) for other in names if other != name]
+                p_values = [
+                    factor * max((1 + (cell >= score).sum()) / (len(cell) + 1) for cell in others)
+                    for score in scores[domains == name]
+                ]
+                shares.append(sum(p <= rate for p in p_values) / len(p_values))
+            kept = kept and sum(shares) / len(shares) <= 2 * rate and max(shares) <= 3 * rate
+        if kept:
+            return factor
+    return 4
+
+
+@pytest.mark.parametrize("shifts", [(0, 0, 0), (0, 0, 0.5), (0, 0, 0.7), (0, 0, 0.85), (0, 0.2, 2.0)])
+def test_the_caution_is_what_each_domain_needs_that_the_others_judge(shifts):
+    scores, domains = normal_domains(shifts, 400)
+    assert Calibration(scores, {}, domains).caution == naive_caution(scores, domains)
+
+
+def test_domains_that_differ_more_need_more_caution():
+    found = [Calibration(*parts).caution for parts in with_provenance((0, 0, 0), (0, 0, 0.6), (0, 0, 3.0))]
+    assert found[0] == 1
+    assert found[0] < found[1] < found[2] == 4
+
+
+def with_provenance(*shifts):
+    for each in shifts:
+        scores, domains = normal_domains(each)
+        yield scores, {}, domains
+
+
+def test_p_values_and_thresholds_are_of_the_caution_of_the_domains():
+    scores, domains = normal_domains((0, 0, 0.6))
+    calibration = Calibration(scores, {}, domains)
+    plain = Calibration(scores, {}, domains, caution=1)
+    assert calibration.caution > plain.caution == 1
+    np.testing.assert_allclose(calibration.p_values([2.5]), calibration.caution * plain.p_values([2.5]))
+    assert calibration.threshold(0.04) == plain.threshold(0.04 / calibration.caution)
+
+
+def test_the_caution_of_few_domains_cannot_be_told():
+    scores, domains = normal_domains((0, 0))
+    assert Calibration(scores, {}, domains).caution == 2
+    assert Calibration(scores, {}).caution == 1
+
+
 def test_a_grouped_calibration_comes_back_from_its_folder(tmp_path):
     scores, domains, n_tokens = grouped()
     calibration = Calibration(scores, PROVENANCE, domains, n_tokens)

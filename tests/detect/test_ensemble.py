@@ -151,11 +151,18 @@ def test_others_move_the_score_of_anchors_by_the_reach_at_most(train, validation
 
 @pytest.mark.parametrize(
     "other",
-    [{"one_sided": ()}, {"anchors": ("lrr",)}, {"reach": 0.5}, {"softness": 0.5}, {"shares": {"lrr": 0.5}}],
+    [
+        {"one_sided": ()},
+        {"anchors": ("lrr",)},
+        {"reach": 0.5},
+        {"softness": 0.5},
+        {"shares": {"lrr": 0.5}},
+        {"discounts": {"log-rank": 0.5}},
+    ],
 )
 def test_what_puts_the_same_members_together_otherwise_has_another_hash(train, validation, other: dict) -> None:
-    settings = {"members": ("rank", "entropy", "lrr"), "weighting": "anchored", "anchors": ("entropy", "lrr")}
-    settings |= {"one_sided": ("lrr",)}
+    settings = {"members": ("rank", "entropy", "lrr", "log-rank"), "weighting": "anchored"}
+    settings |= {"anchors": ("entropy", "lrr"), "one_sided": ("lrr",)}
     one, same, another = (
         new_detector("ensemble", hidden_size=HIDDEN_SIZE, **settings | more).fit(train, validation)
         for more in ({}, {"seed": 4}, other)
@@ -180,9 +187,36 @@ def test_a_one_sided_anchor_accuses_and_never_acquits(train, validation, others,
     assert read_detector(tmp_path).score(others).tolist() == found.tolist()
 
 
+def test_a_discount_is_taken_off_and_grows_with_the_length(train, validation, others, tmp_path: Path) -> None:
+    settings = {"members": ("rank", "entropy", "lrr"), "weighting": "anchored", "anchors": ("lrr",)}
+    discounts = {"discounts": {"entropy": 0.7}}
+    detector = new_detector("ensemble", hidden_size=HIDDEN_SIZE, **settings, **discounts).fit(train, validation)
+    learnt = np.stack([streamed_scores(member.score, validation.corpus) for member in detector.members], axis=-1)
+    judged = np.stack([member.score(others) for member in detector.members], axis=-1)
+    rank, entropy, lrr = ((judged - learnt.mean(0)) / learnt.std(0)).T
+    found = detector.score(others)
+    taken = lrr + np.tanh(rank) - found
+    sizes = [len(document.token_ids) for document in others]
+    expected = [0.7 * math.tanh(value) * n / (n + 100) for value, n in zip(entropy, sizes, strict=True)]
+    assert len(set(sizes)) > 1
+    np.testing.assert_allclose(taken, expected, rtol=1e-9, atol=1e-12)
+    detector.save(tmp_path)
+    assert read_detector(tmp_path).score(others).tolist() == found.tolist()
+    assert detector.card.training["weights"]["entropy"] == -0.7
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"discounts": {"rank": 0.5}}, r"discounts count under weighting 'anchored' only, got {'rank': 0.5}"),
+        (
+            {"weighting": "anchored", "anchors": ("rank",), "discounts": {"log-likelihood": 0.5}},
+            r"beside the anchors \['rank'\], and others to be left, got {'log-likelihood': 0.5}",
+        ),
+        (
+            {"weighting": "anchored", "anchors": ("rank",), "discounts": {"rank": -0.5}},
+            r"expected finite discounts above 0, got {'rank': -0.5}",
+        ),
         (
             {"weighting": "anchored", "anchors": ("rank",), "one_sided": ("log-likelihood",)},
             r"expected one-sided members among the anchors \['rank'\], got \['log-likelihood'\]",
@@ -210,7 +244,7 @@ def test_a_recipe_of_an_ensemble_settles_its_members() -> None:
         new_detector("pawn-ensemble", hidden_size=HIDDEN_SIZE, members=("pawn", "lightgbm"))
     detector = new_detector("pawn-ensemble", hidden_size=HIDDEN_SIZE, seed=3)
     assert isinstance(detector, EnsembleDetector)
-    assert [member.name for member in detector.members] == ["pawn", "profile", "bilinear", "covariance"]
+    assert [member.name for member in detector.members][:4] == ["pawn", "profile", "bilinear", "covariance"]
 
 
 def test_an_ensemble_is_the_weighted_sum_of_its_standardised_members(
