@@ -131,6 +131,8 @@ def length_table(calibration: Calibration) -> str:
     ]
     for band, start in enumerate(BAND_STARTS):
         own = bands == band
+        if not own.any():
+            continue
         by_domain = {
             name: _p_values(calibration, calibration.domains != name, own & (calibration.domains == name))
             for name in np.unique(calibration.domains[own])
