@@ -101,7 +101,7 @@ def test_the_report_of_an_attack_on_other_weights_is_refused(tmp_path: Path) -> 
         check_attacked(folder, told)
     own = load_detector(DEFAULT_DETECTOR).identity["weights_sha256"]
     for weights in (own, "f" * 64):
-        record = json.dumps({"detector": {"weights_sha256": weights}})
+        record = {"detector": json.dumps({"weights_sha256": weights})}
         told.write_text(json.dumps({DEFAULT_DETECTOR: record}))
         if weights == own:
             check_attacked(folder, told)
