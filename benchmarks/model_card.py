@@ -129,24 +129,23 @@ def length_table(calibration: Calibration) -> str:
         f"{' | '.join(f'by other lengths: FPR@{fpr:.0%}' for fpr in FPRS)} |",
         f"|---|---|{'---|' * 3 * len(FPRS)}",
     ]
-    for band, start in enumerate(BAND_STARTS):
+    for band, name in enumerate(band_names()):
         own = bands == band
         if not own.any():
             continue
         by_domain = {
-            name: _p_values(calibration, calibration.domains != name, own & (calibration.domains == name))
-            for name in np.unique(calibration.domains[own])
+            domain: _p_values(calibration, calibration.domains != domain, own & (calibration.domains == domain))
+            for domain in np.unique(calibration.domains[own])
         }
         other_lengths = _p_values(calibration, ~own, own)
         cells = []
         for fpr in FPRS:
-            accused = {name: int((found <= fpr).sum()) for name, found in by_domain.items()}
-            worst = max(accused, key=lambda name: accused[name] / len(by_domain[name]))
+            accused = {domain: int((found <= fpr).sum()) for domain, found in by_domain.items()}
+            worst = max(accused, key=lambda domain: accused[domain] / len(by_domain[domain]))
             average = mean(accused[name] / len(found) for name, found in by_domain.items())
-            cells.append(f"{average:.3f} | {worst} {_share(accused[worst], len(by_domain[worst]))}")
-        cells += [_share(int((other_lengths <= fpr).sum()), len(other_lengths)) for fpr in FPRS]
-        upper = f" to {BAND_STARTS[band + 1] - 1}" if band + 1 < len(BAND_STARTS) else " and more"
-        lines.append(f"| {start or MIN_TOKENS}{upper} | {own.sum():,} | {' | '.join(cells)} |")
+            cells.append(f"{average:.3f} | {worst} {share(accused[worst], len(by_domain[worst]))}")
+        cells += [share(int((other_lengths <= fpr).sum()), len(other_lengths)) for fpr in FPRS]
+        lines.append(f"| {name} | {own.sum():,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -159,7 +158,13 @@ def _p_values(calibration: Calibration, others: np.ndarray, own: np.ndarray) -> 
     return among.p_values(calibration.scores[own], calibration.n_tokens[own])
 
 
-def _share(count: int, texts: int) -> str:
+def band_names() -> list[str]:
+    """The bands of length for people: "48 to 95"."""
+    upper = [f" to {start - 1}" for start in BAND_STARTS[1:]] + [" and more"]
+    return [f"{start or MIN_TOKENS}{end}" for start, end in zip(BAND_STARTS, upper, strict=True)]
+
+
+def share(count: int, texts: int) -> str:
     """A share with its 95% interval (Wilson 1927)."""
     found = binomtest(count, texts).proportion_ci(method="wilson")
     return f"{count / texts:.3f} [{found.low:.3f}-{found.high:.3f}]"

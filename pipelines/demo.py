@@ -115,9 +115,9 @@ def docstring_samples(stdlib: Path, count: int) -> list[Sample]:
         PawnError: when fewer modules have a docstring with that much prose.
     """
     found: list[Sample] = []
-    for path in _modules(stdlib):
+    for path in modules(stdlib):
         name = ".".join(path.relative_to(stdlib).with_suffix("").parts).removesuffix(".__init__")
-        prose = next(filter(None, map(prose_of, _docstrings(path))), None)
+        prose = next(filter(None, map(prose_of, docstrings(path))), None)
         if prose:
             found.append(Sample(f"{name} docstring", prose, 0))
     if len(found) < count:
@@ -194,14 +194,14 @@ def _is_prose(paragraph: str) -> bool:
     return paragraph[:1].isupper() and paragraph.rstrip()[-1:] in ".?!" and len(paragraph.split()) >= 12
 
 
-def _modules(stdlib: Path) -> Iterator[Path]:
+def modules(stdlib: Path) -> Iterator[Path]:
     """The library's own source files, in alphabetical order."""
     for folder, below, names in os.walk(stdlib):
         below[:] = sorted(set(below) - NOT_LIBRARY)
         yield from (Path(folder, name) for name in sorted(names) if name.endswith(".py"))
 
 
-def _docstrings(path: Path) -> Iterator[str]:
+def docstrings(path: Path) -> Iterator[str]:
     """The docstrings of a module, its classes and its functions."""
     try:
         with warnings.catch_warnings(action="ignore"):  # old modules have invalid escapes
