@@ -3,7 +3,7 @@
 Or some of them decide, and the others move their score by so much at most ("anchored"): what ranks the texts of one
 domain best need not give human texts of every domain the same scores, and a larger error of theirs is not followed. Of
 those that decide, some may only accuse. And some are set off against the rest: where the texts of any author are easy
-to predict, human ones score too high, and that is taken off.
+to predict, human ones score too high, so that score is lowered, and that of texts hard to predict is raised.
 
 Fitted weights are a logistic regression's, none below 0. Members learn from the training part, the weights from the
 validation part, so that a member that learnt its texts by heart gains none by it. Members that stop early look at the
@@ -118,8 +118,10 @@ class EnsembleDetector:
         """Fit the weights alone, of members that are trained already: the second half of `fit`."""
         table = np.stack([scores_of(member, validation.corpus) for member in self.members], axis=-1)
         self._weights = self._weigh(table, validation.labels)
-        n_tokens = streamed_scores(lengths, validation.corpus.without_hidden())
-        value = auroc(validation.labels, self._combined(self._weights, table, n_tokens))
+        sizes = np.ones(len(table))
+        if self.config.discounts:
+            sizes = streamed_scores(token_counts, validation.corpus.without_hidden())
+        value = auroc(validation.labels, self._combined(self._weights, table, sizes))
         progress("fitted", {"validation_auroc": value})
         course = {
             "config": asdict(self.config),
@@ -140,7 +142,7 @@ class EnsembleDetector:
         if not features:
             return np.empty(0)
         table = np.stack([member.score(features) for member in self.members], axis=-1)
-        return self._combined(weights, table, lengths(features))
+        return self._combined(weights, table, token_counts(features))
 
     def save(self, directory: Path) -> None:
         """Write a folder for each member, the weights and, last, `detector.json` with all their hashes."""
@@ -230,7 +232,7 @@ class EnsembleDetector:
         return self._weights
 
 
-def lengths(features: Sequence[TokenFeatures]) -> np.ndarray:
+def token_counts(features: Sequence[TokenFeatures]) -> np.ndarray:
     """How many tokens each document has: (n_docs,) float64."""
     return np.array([document.n_tokens for document in features], dtype=np.float64)
 

@@ -26,7 +26,7 @@ class EnsembleConfig:
         discounts: how much of some other members is taken off the sum under "anchored", by name: their standardised
             score through tanh, times n / (n + `detect.ensemble.DISCOUNT_TOKENS`) for a text of n tokens. They say what
             a text is like rather than who wrote it, as `entropy` does: where they are high, the rest score human texts
-            too high.
+            too high. Where they are low, it is added.
         reach: standard deviations of a member by which the others move the score at most.
         softness: standard deviations of the others' sum at which they do so by three quarters of that.
         recipes: settings of members' own recipes, by name: of `detect.catalog.maker`, and of
@@ -37,8 +37,8 @@ class EnsembleConfig:
     Raises:
         ValueError: when there are too few members, one twice, an ensemble, a recipe or share of none of them, no such
             weighting, shares or discounts where none are asked for or not above 0, anchors that are no members, all of
-            them or not asked for, one-sided members that are no anchors, discounts of anchors or of all the others, or
-            a reach or softness not above 0.
+            them or not asked for, one-sided members that are no anchors, discounts of anchors, of all the others or of
+            what has a share, or a reach or softness not above 0.
     """
 
     members: tuple[str, ...]
@@ -87,6 +87,8 @@ class EnsembleConfig:
                 f"expected discounts of some members beside the anchors {list(self.anchors)}, and others to be left, "
                 f"got {dict(self.discounts)}"
             )
+        if idle := sorted(set(self.discounts) & set(self.shares)):
+            raise ValueError(f"got a share and a discount of {', '.join(idle)}, expected one of them")
         if not set(self.one_sided) <= set(self.anchors):
             raise ValueError(
                 f"expected one-sided members among the anchors {list(self.anchors)}, got {list(self.one_sided)}"

@@ -227,7 +227,8 @@ def _left_out(
     """Scores of human texts by detectors that never saw their domain, and the figures of each domain.
 
     Only documents that are `judged` (n,) are scored. A domain's thresholds are those that the human scores of the other
-    domains give, with the caution that all of them need: what a user of an unseen domain gets.
+    domains give, with the caution of the calibration, which is that of all domains: the rule that a user of an unseen
+    domain gets. Chosen by the domain itself too, the caution flatters a little.
     """
     domains = np.array([str(document.domain) for document in learner.documents])
     version = np.array(versions(learner.documents))

@@ -1,11 +1,12 @@
 import hashlib
+import itertools
 import json
 
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from detect.calibration import Calibration
+from detect.calibration import UNMEASURED_CAUTION, Calibration
 from features.errors import DetectorError, UsageError
 
 PROVENANCE = {"corpora": ["essays"], "weights_sha256": "ab12", "created": "2026-01-02T03:04:05Z"}
@@ -78,14 +79,17 @@ def naive_band(length):
 
 
 def naive_grouped_p_value(scores, domains, n_tokens, score, length):
-    """Plain loops: twice the largest p-value of the band's domains; the small domain joins the smallest large one."""
+    """Plain loops: the largest p-value of the band's two domains, times the caution of so few.
+
+    The small domain joins the smallest large one.
+    """
     members = {"news": [], "essay": [], "tiny": []}
     for human, domain, other in zip(scores, domains, n_tokens, strict=True):
         if naive_band(other) == naive_band(length):
             members[domain].append(human)
     smallest = min(("news", "essay"), key=lambda name: len(members[name]))
     members[smallest] += members.pop("tiny")
-    return min(1.0, 2 * max(naive_p_value(human, score) for human in members.values()))
+    return min(1.0, UNMEASURED_CAUTION * max(naive_p_value(human, score) for human in members.values()))
 
 
 def test_p_values_by_group_are_the_largest_of_the_domains_in_the_band_of_the_text():
@@ -139,22 +143,19 @@ def normal_domains(shifts, count=2000, seed=2):
     return scores, np.repeat([f"domain {number}" for number in range(len(shifts))], count)
 
 
-def naive_caution(scores, domains):
-    """Plain loops over one band: the first factor with which domains judged by the others keep 1% and 5%."""
-    names = sorted(set(domains))
+def naive_caution(scores, domains, bands):
+    """Plain loops: the first factor with which others flag at most 3 x 1% and 3 x 5% of each domain in each band."""
     for factor in (1, 2, 3, 4):
-        kept = True
-        for rate in (0.01, 0.05):
-            shares = []
-            for name in names:
-                others = [np.sort(scores[domains == other]) for other in names if other != name]
-                p_values = [
-                    factor * max((1 + (cell >= score).sum()) / (len(cell) + 1) for cell in others)
-                    for score in scores[domains == name]
-                ]
-                shares.append(sum(p <= rate for p in p_values) / len(p_values))
-            kept = kept and sum(shares) / len(shares) <= 2 * rate and max(shares) <= 3 * rate
-        if kept:
+        worst = 0.0
+        for name, band in itertools.product(sorted(set(domains)), sorted(set(bands))):
+            cells = {other: scores[(domains == other) & (bands == band)] for other in set(domains)}
+            p_values = [
+                factor
+                * max((1 + (cell >= score).sum()) / (len(cell) + 1) for other, cell in cells.items() if other != name)
+                for score in cells[name]
+            ]
+            worst = max(worst, *(sum(p <= rate for p in p_values) / len(p_values) / rate for rate in (0.01, 0.05)))
+        if worst <= 3:
             return factor
     return 4
 
@@ -162,19 +163,31 @@ def naive_caution(scores, domains):
 @pytest.mark.parametrize("shifts", [(0, 0, 0), (0, 0, 0.5), (0, 0, 0.7), (0, 0, 0.85), (0, 0.2, 2.0)])
 def test_the_caution_is_what_each_domain_needs_that_the_others_judge(shifts):
     scores, domains = normal_domains(shifts, 400)
-    assert Calibration(scores, {}, domains).caution == naive_caution(scores, domains)
+    assert Calibration(scores, {}, domains).caution == naive_caution(scores, domains, np.zeros(len(scores)))
+
+
+def test_the_caution_is_that_of_the_band_that_needs_most():
+    scores, domains = normal_domains((0, 0, 0), 600)
+    n_tokens = np.tile(np.repeat([30, 60, 300], 200), 3)
+    scores[(domains == "domain 2") & (n_tokens == 60)] += 0.7
+    bands = np.searchsorted([48, 96, 192], n_tokens, side="right")
+    found = Calibration(scores, {}, domains, n_tokens).caution
+    assert found == naive_caution(scores, domains, bands) > 1
+    assert Calibration(scores[bands != 1], {}, domains[bands != 1], n_tokens[bands != 1]).caution == 1
+
+
+def test_domains_of_few_texts_may_need_a_caution_that_leaves_no_p_value_of_one_percent():
+    scores, domains = normal_domains((0, 0, 3.0), 250)
+    calibration = Calibration(scores, {}, domains)
+    assert calibration.caution == 4
+    with pytest.raises(UsageError, match=r"0.01 cannot be promised from 250 human texts: the smallest is 0.0159363"):
+        calibration.check_fpr(0.01)
 
 
 def test_domains_that_differ_more_need_more_caution():
-    found = [Calibration(*parts).caution for parts in with_provenance((0, 0, 0), (0, 0, 0.6), (0, 0, 3.0))]
-    assert found[0] == 1
-    assert found[0] < found[1] < found[2] == 4
-
-
-def with_provenance(*shifts):
-    for each in shifts:
-        scores, domains = normal_domains(each)
-        yield scores, {}, domains
+    drawn = [normal_domains(shifts) for shifts in ((0, 0, 0), (0, 0, 0.6), (0, 0, 3.0))]
+    none, some, most = (Calibration(scores, {}, domains).caution for scores, domains in drawn)
+    assert 1 == none < some < most == 4
 
 
 def test_p_values_and_thresholds_are_of_the_caution_of_the_domains():
@@ -199,7 +212,22 @@ def test_a_grouped_calibration_comes_back_from_its_folder(tmp_path):
     loaded = Calibration.load(tmp_path)
     for name in ("scores", "domains", "n_tokens"):
         assert getattr(loaded, name).tolist() == getattr(calibration, name).tolist()
+    assert loaded.caution == calibration.caution == 2
     np.testing.assert_array_equal(loaded.band_thresholds(0.05), calibration.band_thresholds(0.05))
+
+
+def test_a_caution_that_was_given_comes_back_and_one_that_was_not_saved_is_measured(tmp_path):
+    scores, domains = normal_domains((0, 0, 0))
+    Calibration(scores, PROVENANCE, domains, caution=3).save(tmp_path)
+    assert Calibration.load(tmp_path).caution == 3
+    path = tmp_path / "calibration.json"
+    record = json.loads(path.read_text())
+    del record["caution"]
+    path.write_text(json.dumps(record))
+    assert Calibration.load(tmp_path).caution == 1
+    path.write_text(json.dumps(record | {"caution": -1}))
+    with pytest.raises(DetectorError, match="expected a caution of 1 or more, got -1"):
+        Calibration.load(tmp_path)
 
 
 def test_the_smallest_rate_is_that_of_the_smallest_group():

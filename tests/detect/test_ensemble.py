@@ -199,6 +199,7 @@ def test_a_discount_is_taken_off_and_grows_with_the_length(train, validation, ot
     sizes = [len(document.token_ids) for document in others]
     expected = [0.7 * math.tanh(value) * n / (n + 100) for value, n in zip(entropy, sizes, strict=True)]
     assert len(set(sizes)) > 1
+    assert min(expected) < 0 < max(expected)  # raised where the discounted score is low
     np.testing.assert_allclose(taken, expected, rtol=1e-9, atol=1e-12)
     detector.save(tmp_path)
     assert read_detector(tmp_path).score(others).tolist() == found.tolist()
@@ -212,6 +213,16 @@ def test_a_discount_is_taken_off_and_grows_with_the_length(train, validation, ot
         (
             {"weighting": "anchored", "anchors": ("rank",), "discounts": {"log-likelihood": 0.5}},
             r"beside the anchors \['rank'\], and others to be left, got {'log-likelihood': 0.5}",
+        ),
+        (
+            {
+                "members": ("rank", "log-likelihood", "entropy"),
+                "weighting": "anchored",
+                "anchors": ("rank",),
+                "discounts": {"entropy": 0.5},
+                "shares": {"entropy": 2.0},
+            },
+            "got a share and a discount of entropy, expected one of them",
         ),
         (
             {"weighting": "anchored", "anchors": ("rank",), "discounts": {"rank": -0.5}},
@@ -236,7 +247,7 @@ def test_a_discount_is_taken_off_and_grows_with_the_length(train, validation, ot
 )
 def test_anchors_that_cannot_be_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        new_detector("ensemble", hidden_size=HIDDEN_SIZE, members=("rank", "log-likelihood"), **settings)
+        new_detector("ensemble", hidden_size=HIDDEN_SIZE, **{"members": ("rank", "log-likelihood")} | settings)
 
 
 def test_a_recipe_of_an_ensemble_settles_its_members() -> None:
@@ -244,7 +255,11 @@ def test_a_recipe_of_an_ensemble_settles_its_members() -> None:
         new_detector("pawn-ensemble", hidden_size=HIDDEN_SIZE, members=("pawn", "lightgbm"))
     detector = new_detector("pawn-ensemble", hidden_size=HIDDEN_SIZE, seed=3)
     assert isinstance(detector, EnsembleDetector)
-    assert [member.name for member in detector.members][:4] == ["pawn", "profile", "bilinear", "covariance"]
+    deciding, moving = ["profile", "covariance", "fast-detect-gpt"], ["pawn", "bilinear"]
+    assert {member.name for member in detector.members} == {*deciding, *moving, "entropy"}
+    assert list(detector.config.anchors) == deciding
+    assert detector.config.one_sided == ("covariance", "fast-detect-gpt")
+    assert list(detector.config.discounts) == ["entropy"]
 
 
 def test_an_ensemble_is_the_weighted_sum_of_its_standardised_members(
