@@ -118,7 +118,7 @@ def trade_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def worst_ratio(calibration: Calibration) -> float:
-    """How many times as often as asked a domain of some length is flagged by the others' thresholds: 1% or 5%, at most."""
+    """How many times as often as asked (1%, 5%) a domain is flagged at some length by the others' thresholds."""
     return max(
         float((found <= fpr).mean()) / fpr
         for by_domain in _by_band(calibration)
