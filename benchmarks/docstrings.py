@@ -11,11 +11,10 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from benchmarks.model_card import band_names, share
-from detect.calibration import BAND_STARTS
+from detect.calibration import band_of
 from pipelines.demo import docstrings, modules
 from pipelines.scoring import Scorer, ScoringSettings
 from pipelines.training_figures import FPRS
@@ -49,7 +48,7 @@ def table(scored: pl.DataFrame) -> str:
         f"| tokens | texts | {' | '.join(f'accused at {fpr:.0%}' for fpr in FPRS)} |",
         f"|---|---|{'---|' * len(FPRS)}",
     ]
-    bands = np.searchsorted(BAND_STARTS, judged["n_tokens"].to_numpy(), side="right") - 1
+    bands = band_of(judged["n_tokens"].to_numpy())
     chosen = [(name, bands == band) for band, name in enumerate(band_names())]
     for name, own in [*chosen, ("all", bands >= 0)]:
         if own.any():

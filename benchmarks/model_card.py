@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import binomtest
 
-from detect.calibration import BAND_STARTS, Calibration
+from detect.calibration import BAND_STARTS, Calibration, band_of
 from detect.catalog import load_detector
 from detect.protocol import read_card, write_bytes
 from features.documents import MIN_TOKENS
@@ -132,7 +132,8 @@ def length_table(calibration: Calibration) -> str:
 
     From the scores that a calibration on left-out domains keeps, so of the very detector that has it.
     """
-    bands = _bands(calibration)
+    assert calibration.n_tokens is not None  # as calibrations on left-out domains have, and domains
+    bands = band_of(calibration.n_tokens)
     lines = [
         f"| tokens | human texts | {' | '.join(f'FPR@{fpr:.0%}, mean | worst domain' for fpr in FPRS)} | "
         f"{' | '.join(f'by other lengths: FPR@{fpr:.0%}' for fpr in FPRS)} |",
@@ -155,18 +156,13 @@ def length_table(calibration: Calibration) -> str:
     return "\n".join(lines)
 
 
-def _bands(calibration: Calibration) -> np.ndarray:
-    """The band of length of each text of a calibration."""
-    assert calibration.n_tokens is not None  # as calibrations on left-out domains have
-    return np.searchsorted(BAND_STARTS, calibration.n_tokens, side="right") - 1
-
-
 def _by_band(calibration: Calibration) -> list[dict[str, np.ndarray]]:
     """Of each band, the p-values of each domain's texts among those of the other domains."""
     assert calibration.domains is not None
-    found = []
+    assert calibration.n_tokens is not None
+    bands, found = band_of(calibration.n_tokens), []
     for band in range(len(BAND_STARTS)):
-        own = _bands(calibration) == band
+        own = bands == band
         found.append(
             {
                 domain: _p_values(calibration, calibration.domains != domain, own & (calibration.domains == domain))

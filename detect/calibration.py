@@ -122,7 +122,7 @@ class Calibration:
     def _band(self, n_tokens: np.ndarray | None) -> np.ndarray:
         """The band of each length, (texts,); the first where lengths are unknown."""
         lengths = np.zeros(len(self.scores), dtype=int) if n_tokens is None else n_tokens
-        return np.searchsorted(BAND_STARTS, lengths, side="right") - 1
+        return band_of(lengths)
 
     @property
     def smallest_fpr(self) -> float:
@@ -244,6 +244,11 @@ class Calibration:
             return cls(arrays["scores"], record["provenance"], domains, arrays.get("n_tokens"), caution)
         except (SafetensorError, KeyError, IndexError, TypeError, ValueError) as error:
             raise DetectorError(f"{path} holds no calibration ({error}); calibrate again") from error
+
+
+def band_of(n_tokens: ArrayLike) -> np.ndarray:
+    """The number of the band of `BAND_STARTS` that each length is in: (texts,) to (texts,)."""
+    return np.asarray(np.searchsorted(BAND_STARTS, n_tokens, side="right") - 1)
 
 
 def _needed_caution(bands: Sequence[Sequence[np.ndarray]]) -> int:
