@@ -25,7 +25,7 @@ from features.backbone import Fingerprint
 from features.errors import CacheError
 from features.token_features import CROSS_METRIC_NAMES, METRIC_NAMES
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 META_KEY = b"pawn.features"
 """Schema metadata: JSON with the format version, the fingerprint, the codec and the hidden size."""
 
@@ -37,6 +37,7 @@ COLUMNS = pa.schema(
         pa.field("n_tokens", pa.int32(), nullable=False),
         pa.field("truncated", pa.bool_(), nullable=False),
         pa.field("token_ids", pa.list_(pa.int32()), nullable=False),  # n
+        pa.field("kinds", pa.list_(pa.uint8()), nullable=False),  # n: of `features.token_kinds.TOKEN_KINDS`
         pa.field("starts", pa.list_(pa.int32()), nullable=False),  # n: first character of each token
         pa.field("ends", pa.list_(pa.int32()), nullable=False),  # n: character after each token
         *[pa.field(name, pa.list_(pa.float32()), nullable=False) for name in METRIC_NAMES],  # n - 1 each

@@ -269,6 +269,7 @@ def _to_table(features: Sequence[TokenFeatures], fingerprint: Fingerprint, codec
     schema = shard_schema(fingerprint, codec, hidden_size)
     lists = {
         "token_ids": [f.token_ids for f in features],
+        "kinds": [f.kinds for f in features],
         "starts": [f.offsets[:, 0] for f in features],
         "ends": [f.offsets[:, 1] for f in features],
         **{name: [f.metrics[:, i] for f in features] for i, name in enumerate(METRIC_NAMES)},
@@ -329,6 +330,7 @@ def _from_table(table: pa.Table, codec: Codec, hidden_size: int, layers: int) ->
         TokenFeatures(
             key=keys[row],
             token_ids=values("token_ids", row),
+            kinds=values("kinds", row),
             offsets=stacked(("starts", "ends"), row),
             metrics=stacked(METRIC_NAMES, row),
             hidden=hidden(row),

@@ -94,7 +94,7 @@ ENTRIES = (
     CatalogEntry("pawn-no-metrics", "pawn", HIDDEN, PAWN, "ablation: hidden states weighed by hidden states", True),
     CatalogEntry("pawn-layers", "pawn", LAYERS, PAWN, "gates read a learnt mix of layers; ELMo's, 1802.05365", True),
     CatalogEntry("lightgbm", "boosted", METRICS, "Ke et al. 2017, LightGBM", "trees on pooled metrics", True),
-    CatalogEntry("profile", "boosted", METRICS, "ours", "trees on how metrics relate and run along a text", True),
+    CatalogEntry("profile", "boosted", METRICS, "ours", "trees on how metrics relate, run on, and follow tokens", True),
     CatalogEntry(
         "diveye", "boosted", METRICS, "Basani & Chen 2025, 2509.18880", "trees on ten features of surprisal", True
     ),

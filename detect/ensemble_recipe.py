@@ -106,7 +106,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         # Samples of base models look human to the map of `covariance`, and hot ones to Fast-DetectGPT; neither must
         # acquit what `profile` finds.
         "one_sided": ("covariance", "fast-detect-gpt"),
-        "shares": {"fast-detect-gpt": 0.25},
+        "shares": {"covariance": 0.75, "fast-detect-gpt": 0.25},
         "discounts": {"entropy": 0.4},
         # A helping of log-likelihood costs where it points the wrong way.
         "recipes": {"pawn": {"epochs": 4, "likelihood_weight": 0.0}},

@@ -14,6 +14,7 @@ from detect.metric_columns import metric, ranks
 from detect.metric_profile import PROFILE_COLUMNS, metric_profile
 from detect.sequence_statistics import MOMENTS, autocorrelation, moments, sorted_quantiles
 from detect.splits import uniform
+from detect.token_profile import TOKEN_COLUMNS, token_profile
 from detect.trained import Progress, silent
 from features.token_features import METRIC_NAMES, TokenFeatures
 
@@ -149,6 +150,11 @@ def pooled_metrics(document: TokenFeatures) -> np.ndarray:
     )
 
 
+def profile(document: TokenFeatures) -> np.ndarray:
+    """`PROFILE_COLUMNS` and `TOKEN_COLUMNS`: how metrics relate to each other, and to the tokens that came."""
+    return np.concatenate([metric_profile(document), token_profile(document)])
+
+
 def surprisal_diversity(document: TokenFeatures) -> np.ndarray:
     """`SURPRISAL_COLUMNS`: the ten features of DivEye (arXiv 2509.18880, IBM/diveye `diveye_utils.py`).
 
@@ -228,7 +234,8 @@ POOLINGS = {
     pooling.name: pooling
     for pooling in (
         Pooling("metrics", pooled_metrics, METRIC_COLUMNS),
-        Pooling("metric-profile", metric_profile, PROFILE_COLUMNS),
+        Pooling("profile", profile, (*PROFILE_COLUMNS, *TOKEN_COLUMNS)),
+        Pooling("metric-profile", metric_profile, PROFILE_COLUMNS),  # of detectors from before tokens were read
         Pooling("surprisal-diversity", surprisal_diversity, SURPRISAL_COLUMNS),
         Pooling("rank-buckets", rank_buckets, RANK_BUCKETS),
         Pooling("mean-hidden", mean_hidden),

@@ -21,6 +21,7 @@ from features.llama import Llama
 from features.memory import prepare_memory
 from features.metrics import METRIC_VERSION
 from features.registry import INT8, BackboneFiles
+from features.token_kinds import token_kinds
 
 CHARACTERS_PER_TOKEN = 32
 """A text is cut to its first max_length x 32 characters before it is tokenised, so that a 10 MB document
@@ -125,6 +126,11 @@ class Backbone:
         backbone = cls(files.name, files, _network(files, device, dtype), load_tokenizer(files.path))
         backbone._probe()
         return backbone
+
+    @cached_property
+    def token_kinds(self) -> np.ndarray:
+        """The kind of each token of the vocabulary (`features.token_kinds`): (vocab,) uint8."""
+        return token_kinds(self.tokenizer)
 
     @cached_property
     def model(self) -> Any:

@@ -116,6 +116,7 @@ class Extractor:
                 found[index] = TokenFeatures(
                     key=keys[index],
                     token_ids=encoding.token_ids,
+                    kinds=self.backbone.token_kinds[encoding.token_ids],
                     offsets=encoding.offsets,
                     metrics=metrics,
                     hidden=hidden,

@@ -24,6 +24,7 @@ class TokenFeatures:
 
     key: str  # text_key of the document
     token_ids: np.ndarray  # (n,) int32
+    kinds: np.ndarray  # (n,) uint8: what each token is, by `features.token_kinds.TOKEN_KINDS`
     offsets: np.ndarray  # (n, 2) int32: characters [start, end) of the canonical text
     metrics: np.ndarray  # (n - 1, k) float32, natural log
     hidden: np.ndarray  # (n, d) float16: last hidden state, as the vocabulary projection reads it, or several layers'
@@ -42,6 +43,7 @@ class TokenFeatures:
         return TokenFeatures(
             key=self.key,
             token_ids=self.token_ids[:n_tokens],
+            kinds=self.kinds[:n_tokens],
             offsets=self.offsets[:n_tokens],
             metrics=self.metrics[: n_tokens - 1],
             hidden=self.hidden[:n_tokens],

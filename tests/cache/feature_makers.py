@@ -20,6 +20,7 @@ def made_up(number: int, n_tokens: int) -> TokenFeatures:
     return TokenFeatures(
         key=f"{number:032x}",
         token_ids=np.full(n_tokens, number, dtype=np.int32),
+        kinds=((number + np.arange(n_tokens)) % 9).astype(np.uint8),
         offsets=np.stack([starts, starts + 2], axis=-1),
         metrics=rng.normal(size=(n_tokens - 1, 6)).astype(np.float32),
         hidden=rng.normal(size=(n_tokens, HIDDEN_SIZE)).astype(np.float16),
@@ -34,7 +35,9 @@ def documents(count: int, *, first: int = 0) -> list[TokenFeatures]:
 
 def same(one: TokenFeatures, other: TokenFeatures) -> bool:
     """Whether two documents' features are equal in every bit, shape and type."""
-    arrays = [(getattr(one, name), getattr(other, name)) for name in ("token_ids", "offsets", "metrics", "hidden")]
+    arrays = [
+        (getattr(one, name), getattr(other, name)) for name in ("token_ids", "kinds", "offsets", "metrics", "hidden")
+    ]
     return (one.key, one.truncated) == (other.key, other.truncated) and all(
         (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes()) for a, b in arrays
     )

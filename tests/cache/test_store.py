@@ -115,7 +115,7 @@ def test_a_shard_and_its_folder_say_whose_features_they_are(tmp_path: Path) -> N
     shard = FeatureStore(tmp_path, FINGERPRINT).write(documents(2))
     assert json.loads((shard.parent / "fingerprint.json").read_text()) == FINGERPRINT.to_dict()
     assert json.loads(pq.read_schema(shard).metadata[META_KEY]) == {
-        "format_version": 1,
+        "format_version": 2,
         "fingerprint": FINGERPRINT.to_dict(),
         "codec": "float16",
         "hidden_size": HIDDEN_SIZE,
@@ -146,7 +146,7 @@ def test_parquet_that_is_no_shard_is_refused(tmp_path: Path) -> None:
         FeatureStore(tmp_path, FINGERPRINT)
 
 
-@pytest.mark.parametrize(("name", "value"), [("format_version", 2), ("codec", "float8")])
+@pytest.mark.parametrize(("name", "value"), [("format_version", 3), ("codec", "float8")])
 def test_a_shard_of_a_later_version_is_refused(tmp_path: Path, name: str, value: object) -> None:
     shard = FeatureStore(tmp_path, FINGERPRINT).write(documents(2))
     rewrite_meta(shard, {name: value})

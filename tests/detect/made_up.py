@@ -7,6 +7,7 @@ import numpy as np
 from cache.loader import CachedCorpus, LabelledCorpus
 from cache.store import FeatureStore
 from features.token_features import METRIC_NAMES, TokenFeatures
+from features.token_kinds import TOKEN_KINDS
 from tests.cache.feature_makers import FINGERPRINT, HIDDEN_SIZE
 
 BACKBONE = {"hidden_size": HIDDEN_SIZE}
@@ -14,7 +15,7 @@ BACKBONE = {"hidden_size": HIDDEN_SIZE}
 
 def document(number: int, label: int, n_tokens: int | None = None) -> TokenFeatures:
     """Machine documents are likelier, and their hidden states lie elsewhere; both with much noise."""
-    rng = np.random.default_rng(number)
+    rng, tokens = np.random.default_rng(number), np.random.default_rng([number, 1])
     n = n_tokens or int(rng.integers(12, 40))
     surprisal = rng.gamma(1.0, 3.0 - label, size=n - 1)
     metrics = np.zeros((n - 1, len(METRIC_NAMES)), dtype=np.float32)
@@ -30,7 +31,8 @@ def document(number: int, label: int, n_tokens: int | None = None) -> TokenFeatu
         metrics[:, column] = values[name]
     return TokenFeatures(
         key=f"{number:032x}",
-        token_ids=np.full(n, number, dtype=np.int32),
+        token_ids=tokens.integers(0, 10_000, size=n, dtype=np.int32),
+        kinds=tokens.integers(0, len(TOKEN_KINDS), size=n, dtype=np.uint8),
         offsets=np.stack([np.arange(n) * 2, np.arange(n) * 2 + 1], axis=-1).astype(np.int32),
         metrics=metrics,
         hidden=(rng.normal(size=(n, HIDDEN_SIZE)) + 0.3 * label).astype(np.float16),

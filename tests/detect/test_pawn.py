@@ -39,6 +39,7 @@ def make_features(lengths=(5, 2, 11, 3), hidden: int = HIDDEN, metrics: int = ME
         TokenFeatures(
             key=f"document-{index}",
             token_ids=np.arange(n, dtype=np.int32),
+            kinds=np.zeros(n, dtype=np.uint8),
             offsets=np.zeros((n, 2), dtype=np.int32),
             metrics=rng.normal(size=(n - 1, metrics)).astype(np.float32),
             hidden=rng.normal(size=(n, hidden)).astype(np.float16),

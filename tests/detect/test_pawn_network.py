@@ -342,6 +342,7 @@ def make_document(n_tokens: int, start: float) -> TokenFeatures:
     return TokenFeatures(
         key=f"{n_tokens}",
         token_ids=np.arange(n_tokens, dtype=np.int32),
+        kinds=np.zeros(n_tokens, dtype=np.uint8),
         offsets=np.zeros((n_tokens, 2), dtype=np.int32),
         metrics=start + np.arange((n_tokens - 1) * 2, dtype=np.float32).reshape(-1, 2),
         hidden=(start + np.arange(n_tokens * 3).reshape(-1, 3)).astype(np.float16),

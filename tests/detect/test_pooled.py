@@ -186,6 +186,7 @@ def test_hidden_covariance_is_that_of_plain_loops(pooled, others: int, n_tokens:
 def test_only_poolings_of_hidden_states_need_them() -> None:
     assert {name: pooling.needs_hidden for name, pooling in POOLINGS.items()} == {
         "metrics": False,
+        "profile": False,
         "metric-profile": False,
         "surprisal-diversity": False,
         "rank-buckets": False,

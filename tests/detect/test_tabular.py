@@ -113,14 +113,7 @@ def test_a_saved_detector_scores_as_before(name: str, detectors, others, tmp_pat
 def test_a_detector_says_whether_it_reads_hidden_states(name: str, detectors, others) -> None:
     assert needs_hidden(detectors[name]) == (name in OF_HIDDEN_STATES)
     wider = [document(1, 0)]
-    wider[0] = TokenFeatures(
-        key="wide",
-        token_ids=wider[0].token_ids,
-        offsets=wider[0].offsets,
-        metrics=wider[0].metrics,
-        hidden=np.zeros((wider[0].n_tokens, 11), np.float16),
-        truncated=False,
-    )
+    wider[0] = replace(wider[0], hidden=np.zeros((wider[0].n_tokens, 11), np.float16))
     if name in OF_HIDDEN_STATES:
         with pytest.raises(DetectorError, match="reads hidden states of size 5, the features have 11"):
             detectors[name].score(wider)
@@ -131,10 +124,10 @@ def test_a_detector_says_whether_it_reads_hidden_states(name: str, detectors, ot
 @pytest.mark.parametrize("name", NAMES)
 def test_features_that_cannot_be_scored_are_refused(name: str, detectors) -> None:
     item = document(1, 0, 5)
-    fewer = TokenFeatures("few", item.token_ids, item.offsets, item.metrics[:, :5], item.hidden, False)
+    fewer = replace(item, metrics=item.metrics[:, :5])
     with pytest.raises(DetectorError, match=f"detector {name} reads 6 metrics a token, the features have 5"):
         detectors[name].score([fewer])
-    short = TokenFeatures("abc", item.token_ids[:1], item.offsets[:1], item.metrics[:0], item.hidden[:1], False)
+    short = replace(item, key="abc", token_ids=item.token_ids[:1], kinds=item.kinds[:1], metrics=item.metrics[:0])
     with pytest.raises(ValueError, match="document abc has no scored token"):
         detectors[name].score([short])
 
@@ -162,7 +155,10 @@ def edit_card(folder: Path, change: Any) -> None:
         (lambda card: card.update(format_version=9), "format version 9, this program reads 1"),
         (lambda card: card.pop("weights"), "does not describe a (boosted|linear) detector .KeyError.'weights'"),
         (lambda card: card["training"]["config"].update(depth_of=3), "does not describe a .*'depth_of'"),
-        (lambda card: card.update(pooling="max"), "names pooling 'max', expected one of metrics, metric-profile"),
+        (
+            lambda card: card.update(pooling="max"),
+            "names pooling 'max', expected one of metrics, profile, metric-profile",
+        ),
         (lambda card: card.update(columns=["a"]), "other columns than this program's pooling '(metrics|mean-hidden)'"),
         (lambda card: card.update(metric_version=99), r"\(version 99\), this program computes"),
         (lambda card: card["weights"].update(sha256="0" * 64), "detector.json says 0000"),

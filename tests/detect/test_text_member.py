@@ -305,5 +305,6 @@ def test_the_default_tokenizer_gives_real_texts_back(backbone_home: Path, shared
             ids = np.asarray(encoding.ids, dtype=np.int32)
             offsets = np.asarray(encoding.offsets, dtype=np.int32)
             empty = np.empty((len(ids), 0), dtype=np.float16)
-            document = TokenFeatures("key", ids, offsets, empty[1:].astype(np.float32), empty, False)
+            kinds = np.zeros(len(ids), dtype=np.uint8)
+            document = TokenFeatures("key", ids, kinds, offsets, empty[1:].astype(np.float32), empty, False)
             assert text_read(tokenizer, document) == text

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -41,6 +42,7 @@ def make_document(distributions, targets) -> TokenFeatures:
     return TokenFeatures(
         key="abc123",
         token_ids=np.arange(n, dtype=np.int32),
+        kinds=np.zeros(n, dtype=np.uint8),
         offsets=np.zeros((n, 2), dtype=np.int32),
         metrics=np.array(rows, dtype=np.float32).reshape(-1, len(METRIC_NAMES)),
         hidden=np.zeros((n, 3), dtype=np.float16),
@@ -204,6 +206,7 @@ def test_long_documents_are_summed_in_float64():
     long = TokenFeatures(
         key="long",
         token_ids=np.zeros(100_001, dtype=np.int32),
+        kinds=np.zeros(100_001, dtype=np.uint8),
         offsets=np.zeros((100_001, 2), dtype=np.int32),
         metrics=np.repeat(document.metrics, 100_000, axis=0),
         hidden=np.zeros((100_001, 1), dtype=np.float16),
@@ -222,14 +225,7 @@ def test_a_document_without_variance_is_refused():
 @pytest.mark.parametrize("name", sorted(ZERO_SHOT))
 def test_features_with_another_number_of_metrics_or_none_are_refused(name):
     document = make_document([P, Q], [1, 2])
-    fewer = TokenFeatures(
-        key="fewer",
-        token_ids=document.token_ids,
-        offsets=document.offsets,
-        metrics=document.metrics[:, :5],
-        hidden=document.hidden,
-        truncated=False,
-    )
+    fewer = replace(document, metrics=document.metrics[:, :5])
     with pytest.raises(DetectorError, match="expected 6 metrics a token, features have 5"):
         ZERO_SHOT[name]().score([fewer])
     with pytest.raises(ValueError, match="abc123 has no scored token"):
