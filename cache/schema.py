@@ -15,6 +15,7 @@ Those of the other codecs are laid out as their classes say, in `cache/codec.py`
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -86,7 +87,11 @@ def read_meta(schema: pa.Schema, source: str) -> dict[str, Any]:
         if not known:
             raise CacheError(
                 f"{source} has {name} {meta[name]!r}, this program reads {readable}; "
-                f"extract into another folder or install the version that wrote it; {_VERIFY}"
+                + (
+                    f"delete {Path(source).parent}, whose features are then computed again, or name another --cache"
+                    if name == "format_version" and meta[name] in range(FORMAT_VERSION)
+                    else f"extract into another folder or install the version that wrote it; {_VERIFY}"
+                )
             )
     if not schema.remove_metadata().equals(expected := columns(meta["fingerprint"])):
         raise ValueError(f"expected the columns {expected.names}, got {schema.names}, or other types")

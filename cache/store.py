@@ -102,6 +102,8 @@ class FeatureStore:
                         # pyarrow 25 read other numbers from a column without list lengths to check.
                         compression="none",
                         use_dictionary=False,
+                        # Parquet has no numbers of 8 bits: these would take 32.
+                        column_encoding={"kinds.list.element": "DELTA_BINARY_PACKED"},
                         write_statistics=["n_tokens"],
                         write_page_checksum=True,
                     )

@@ -8,17 +8,14 @@ whether the text has used it before.
 
 import numpy as np
 
-from detect.metric_columns import metric
-from detect.metric_profile import SMALLEST_VARIANCE
+from detect.metric_profile import FEWEST_TOKENS, Track
 from detect.sequence_statistics import correlations, deviations
 from features.token_features import TokenFeatures
 from features.token_kinds import TOKEN_KINDS
 
-FEWEST_TOKENS = 3
-"""Of a group, below which nothing is said of it."""
-
 COMMON_OFFSET = 300
-"""Added to a token's number before its logarithm says how rare it is: the first few hundred are single characters."""
+"""Added to a token's number before its logarithm says how rare it is: of byte-level BPE the first few hundred are
+single bytes. Other vocabularies may have these last, as SentencePiece's BPE does; there marks count as rare."""
 
 GROUPS = (*TOKEN_KINDS, "new token", "token seen before", "token after an end of sentence")
 _END = TOKEN_KINDS.index("end of sentence")
@@ -33,7 +30,7 @@ TOKEN_COLUMNS = (
     "correlation of entropy and new",
 )
 """What `token_profile` gives, in order. Surprisal and entropy in nats; rarity is the log of the token's number, which
-byte-pair encoding and its like give in the order learnt, from frequent to rare."""
+byte-pair encoding gives in the order learnt, from frequent to rare."""
 
 
 def token_profile(document: TokenFeatures) -> np.ndarray:
@@ -42,8 +39,8 @@ def token_profile(document: TokenFeatures) -> np.ndarray:
     A token is new where its number has not come before in the text.
     """
     ids, kinds = document.token_ids, document.kinds
-    surprisal, entropy = -metric(document, "log_prob"), metric(document, "entropy")
-    deviation = np.sqrt(np.maximum(metric(document, "log_prob_variance"), SMALLEST_VARIANCE))
+    track = Track.of(document)
+    surprisal, entropy, normalised = track.surprisal, track.entropy, track.normalised
     first = np.zeros(len(ids), dtype=bool)
     first[np.unique(ids, return_index=True)[1]] = True
     new, rarity = first[1:], np.log(ids[1:] + float(COMMON_OFFSET))
@@ -51,7 +48,6 @@ def token_profile(document: TokenFeatures) -> np.ndarray:
     groups = np.concatenate([kinds[1:] == np.arange(len(TOKEN_KINDS))[:, None], [new, ~new, kinds[:-1] == _END]])
     place = np.arange(len(new), dtype=np.float64)
     share_new = np.cumsum(new) / (place + 1)
-    normalised = (entropy - surprisal) / deviation
     ones = np.stack([surprisal, entropy, normalised, place, surprisal, normalised, entropy])
     others = np.stack([rarity, rarity, rarity, rarity, share_new, new, new])
     related = correlations(ones, others)

@@ -94,9 +94,11 @@ class DetectorCard:
 
 
 def recipe_of(detector: object) -> dict[str, Any]:
-    """All that an unfitted detector will learn by, defaults included; of an ensemble each member's too."""
+    """All that an unfitted detector will learn by, defaults and columns included; of an ensemble each member's too."""
     config = getattr(detector, "config", None)
     own = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
+    if (pooling := getattr(detector, "pooling", None)) is not None:  # what it reads is not in its config
+        own |= {"pooling": pooling.name, "columns": sha256("\n".join(pooling.columns).encode())[:16]}
     members = [recipe_of(member) for member in getattr(detector, "members", ())]
     return own | ({"member_recipes": members} if members else {})
 

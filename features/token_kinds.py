@@ -1,6 +1,6 @@
 """What kind of piece of text each token of a vocabulary is: marks, words common or rare, parts of words.
 
-Detectors read token numbers and metrics, never the tokenizer; this is what they are told of it, a number a token.
+What detectors of features are told of the tokenizer: a number a token.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,21 @@ TOKEN_KINDS = (
     "part of a word",
     "capitalised word",
 )
-"""The kinds, by their numbers. A number in digits is a mark, a word is a token that begins one with a small letter."""
+"""The kinds, by their numbers. A number in digits is a mark, a word is a token that begins one with a small letter.
+
+Caches hold them and detectors learn by them: who changes what a token is raises `features.metrics.METRIC_VERSION`.
+"""
 
 WORD_EDGES = (700, 2500, 8000)
-"""Numbers of tokens between frequent, common, uncommon and rare words: vocabularies are learnt frequent ones first."""
+"""Numbers of tokens between frequent, common, uncommon and rare words: what BPE learns first is most frequent."""
 
 ENDS = {*".!?", *(end + closing for end in ".!?" for closing in "\"'\u201d\u2019)")}
 """Tokens that end a sentence."""
 
-_BYTE_LEVEL_SPACE, _PIECE_SPACE, _WITHIN = "Ġ", "▁", "##"
-"""How a token says that a space comes before it (byte-level BPE; SentencePiece) or none (WordPiece)."""
+_BYTE_LEVEL_SPACE = "Ġ"
+_SPACES = (_BYTE_LEVEL_SPACE, "▁", " ")
+_WITHIN = "##"
+"""How a token says that a space comes before it (byte-level BPE; SentencePiece; as it is) or none (WordPiece)."""
 
 
 def token_kinds(tokenizer: Tokenizer) -> np.ndarray:
@@ -64,11 +69,10 @@ def _kind(number: int, text: str, begins: bool) -> int:
 
 def _spelt(tokens: Sequence[str]) -> tuple[list[bool], list[str]]:
     """Of each token whether it begins a word, and its text without the space before it."""
-    if any(token.startswith(_BYTE_LEVEL_SPACE) for token in tokens):
-        decoder = ByteLevel()
-        spelt = [decoder.decode([token]) for token in tokens]
-    elif any(token.startswith(_PIECE_SPACE) for token in tokens):
-        spelt = [token.replace(_PIECE_SPACE, " ") for token in tokens]
-    else:
+    spaced = {space: sum(token.startswith(space) for token in tokens) for space in _SPACES}
+    space = max(spaced, key=lambda mark: spaced[mark])  # by majority: a letter of some languages is one of these
+    if not spaced[space]:
         return [not token.startswith(_WITHIN) for token in tokens], [token.removeprefix(_WITHIN) for token in tokens]
+    decoder = ByteLevel()
+    spelt = [decoder.decode([token]) if space == _BYTE_LEVEL_SPACE else token.replace(space, " ") for token in tokens]
     return [text.startswith(" ") for text in spelt], [text.strip() for text in spelt]

@@ -146,6 +146,21 @@ def test_parquet_that_is_no_shard_is_refused(tmp_path: Path) -> None:
         FeatureStore(tmp_path, FINGERPRINT)
 
 
+def test_a_shard_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    shard = FeatureStore(tmp_path, FINGERPRINT).write(documents(2))
+    pq.write_table(pq.read_table(shard).drop_columns(["kinds"]), shard)
+    rewrite_meta(shard, {"format_version": 1})
+    with pytest.raises(CacheError, match=rf"has format_version 1, this program reads 2; delete {shard.parent}, whose"):
+        FeatureStore(tmp_path, FINGERPRINT)
+
+
+def test_kinds_take_less_than_a_byte_a_token_on_disk(tmp_path: Path) -> None:
+    shard = FeatureStore(tmp_path, FINGERPRINT).write([made_up(number, 400) for number in range(16)])
+    column = pq.ParquetFile(shard).metadata.row_group(0).column(4)
+    assert column.path_in_schema == "kinds.list.element"
+    assert column.total_compressed_size < 16 * 400
+
+
 @pytest.mark.parametrize(("name", "value"), [("format_version", 3), ("codec", "float8")])
 def test_a_shard_of_a_later_version_is_refused(tmp_path: Path, name: str, value: object) -> None:
     shard = FeatureStore(tmp_path, FINGERPRINT).write(documents(2))

@@ -12,6 +12,7 @@ import pytest
 from cache.loader import CachedCorpus
 from cache.store import FeatureStore
 from detect.catalog import DEFAULT_BACKBONE
+from detect.metric_profile import PROFILE_COLUMNS, metric_profile
 from detect.pooled import (
     METRIC_COLUMNS,
     POOLINGS,
@@ -27,6 +28,7 @@ from detect.pooled import (
     rank_buckets,
     surprisal_diversity,
 )
+from detect.token_profile import TOKEN_COLUMNS, token_profile
 from features.backbone import Backbone
 from features.errors import CacheError
 from features.extractor import Extractor
@@ -181,6 +183,13 @@ def test_hidden_covariance_is_that_of_plain_loops(pooled, others: int, n_tokens:
             math.fsum(c * x for c, x in zip(centre, states[:, d], strict=True)) / (n_tokens - 1) for d in range(size)
         ]
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_profile_is_that_of_the_metrics_and_that_of_the_tokens_by_name() -> None:
+    item, pooling = document(3, 1, 60), POOLINGS["profile"]
+    parts = dict(zip(PROFILE_COLUMNS, metric_profile(item), strict=True))
+    parts |= dict(zip(TOKEN_COLUMNS, token_profile(item), strict=True))
+    assert dict(zip(pooling.columns, pooling.vector(item), strict=True)) == parts
 
 
 def test_only_poolings_of_hidden_states_need_them() -> None:

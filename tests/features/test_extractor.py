@@ -110,6 +110,7 @@ def test_results_come_in_the_order_of_the_documents(backbone: Backbone) -> None:
     assert [features.key for features in found] == KEYS
     for features, encoding in zip(found, encodings, strict=True):
         assert np.array_equal(features.token_ids, encoding.token_ids)
+        assert np.array_equal(features.kinds, backbone.token_kinds[encoding.token_ids])
 
 
 def test_no_documents_give_no_features(backbone: Backbone) -> None:
@@ -197,6 +198,7 @@ def test_a_prefix_has_the_features_of_its_tokens_alone(backbone: Backbone, n_tok
     prefix = whole.prefix(n_tokens)
     assert prefix.truncated
     assert np.array_equal(prefix.token_ids, alone.token_ids)
+    assert np.array_equal(prefix.kinds, alone.kinds)
     assert prefix.hidden.shape == alone.hidden.shape
     assert largest_difference({"": prefix}, {"": alone}) < SAME[backbone.dtype]
 

@@ -37,6 +37,16 @@ def test_kinds_of_a_vocabulary_of_pieces() -> None:
     assert named(Tokenizer(BPE(vocabulary(*expected), []))) == expected
 
 
+def test_a_letter_that_marks_a_space_elsewhere_changes_nothing() -> None:
+    expected = {"▁the": "frequent word", "▁The": "capitalised word", "Ġ": "part of a word", "▁,": "comma"}
+    assert named(Tokenizer(BPE(vocabulary(*expected), []))) == expected
+
+
+def test_kinds_of_a_vocabulary_with_spaces_as_they_are() -> None:
+    expected = {" the": "frequent word", " The": "capitalised word", "ing": "part of a word", " ,": "comma"}
+    assert named(Tokenizer(BPE(vocabulary(*expected), []))) == expected
+
+
 def test_kinds_of_a_vocabulary_that_marks_what_goes_on_with_a_word() -> None:
     expected = {"[UNK]": "frequent word", "the": "frequent word", "##ing": "part of a word", ".": "end of sentence"}
     expected |= {"##": "other mark", "Paris": "capitalised word", "##7": "other mark"}
