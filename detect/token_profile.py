@@ -9,7 +9,7 @@ whether the text has used it before.
 import numpy as np
 
 from detect.metric_profile import FEWEST_TOKENS, Track
-from detect.sequence_statistics import correlations, deviations
+from detect.sequence_statistics import correlations, deviations, paired_correlations
 from features.token_features import TokenFeatures
 from features.token_kinds import TOKEN_KINDS
 
@@ -19,6 +19,9 @@ single bytes. Other vocabularies may have these last, as SentencePiece's BPE doe
 
 GROUPS = (*TOKEN_KINDS, "new token", "token seen before", "token after an end of sentence")
 _END = TOKEN_KINDS.index("end of sentence")
+_KINDS = np.arange(len(TOKEN_KINDS), dtype=np.uint8)[:, None]
+_PAIRS = ((0, 4), (1, 4), (2, 4), (3, 4), (0, 5), (2, 6), (1, 6))
+"""Rows that are related: surprisal, entropy, normalised surprisal, place, rarity, share new so far, new."""
 
 TOKEN_COLUMNS = (
     *(f"{name} of each {group} less the whole" for name in ("surprisal", "entropy") for group in GROUPS),
@@ -40,26 +43,17 @@ def token_profile(document: TokenFeatures) -> np.ndarray:
     """
     ids, kinds = document.token_ids, document.kinds
     track = Track.of(document)
-    surprisal, entropy, normalised = track.surprisal, track.entropy, track.normalised
     first = np.zeros(len(ids), dtype=bool)
     first[np.unique(ids, return_index=True)[1]] = True
-    new, rarity = first[1:], np.log(ids[1:] + float(COMMON_OFFSET))
-
-    groups = np.concatenate([kinds[1:] == np.arange(len(TOKEN_KINDS))[:, None], [new, ~new, kinds[:-1] == _END]])
+    new = first[1:]
+    groups = np.concatenate([kinds[1:] == _KINDS, [new, ~new, kinds[:-1] == _END]])
     place = np.arange(len(new), dtype=np.float64)
-    share_new = np.cumsum(new) / (place + 1)
-    ones = np.stack([surprisal, entropy, normalised, place, surprisal, normalised, entropy])
-    others = np.stack([rarity, rarity, rarity, rarity, share_new, new, new])
-    related = correlations(ones, others)
-    steps = correlations(np.diff(surprisal)[None], np.diff(rarity)[None])
+    rarity, share_new = np.log(ids[1:] + float(COMMON_OFFSET)), np.cumsum(new) / (place + 1)
+    rows = np.stack([track.surprisal, track.entropy, track.normalised, place, rarity, share_new, new])
+    related = paired_correlations(rows, _PAIRS)
+    steps = correlations(*np.diff(rows[[0, 4]])[:, None])
     return np.concatenate(
-        [
-            _less_the_whole(np.stack([surprisal, entropy]), groups).ravel(),
-            related[:4],
-            steps,
-            deviations(rarity[None]),
-            related[4:],
-        ]
+        [_less_the_whole(rows[:2], groups).ravel(), related[:4], steps, deviations(rarity[None]), related[4:]]
     )
 
 
