@@ -79,20 +79,19 @@ def read_meta(schema: pa.Schema, source: str) -> dict[str, Any]:
     meta: dict[str, Any] = json.loads(raw)
     if missing := {"format_version", "fingerprint", "codec", "hidden_size"} - meta.keys():
         raise ValueError(f"its metadata lacks {', '.join(sorted(missing))}")
+    older = meta["format_version"] in range(FORMAT_VERSION)
+    remedy = (
+        f"delete {Path(source).parent}, whose features are then computed again, or name another --cache"
+        if older
+        else f"extract into another folder or install the version that wrote it; {_VERIFY}"
+    )
     codec_known = meta["codec"] in PLAIN_CODECS or str(meta["codec"]).startswith(PREFIX)
     for name, known, readable in (
         ("format_version", meta["format_version"] == FORMAT_VERSION, str(FORMAT_VERSION)),
         ("codec", codec_known, f"{', '.join(PLAIN_CODECS)} and {PREFIX}..."),
     ):
         if not known:
-            raise CacheError(
-                f"{source} has {name} {meta[name]!r}, this program reads {readable}; "
-                + (
-                    f"delete {Path(source).parent}, whose features are then computed again, or name another --cache"
-                    if name == "format_version" and meta[name] in range(FORMAT_VERSION)
-                    else f"extract into another folder or install the version that wrote it; {_VERIFY}"
-                )
-            )
+            raise CacheError(f"{source} has {name} {meta[name]!r}, this program reads {readable}; {remedy}")
     if not schema.remove_metadata().equals(expected := columns(meta["fingerprint"])):
         raise ValueError(f"expected the columns {expected.names}, got {schema.names}, or other types")
     return meta

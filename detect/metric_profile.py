@@ -42,7 +42,7 @@ SMALLEST_VARIANCE = 1e-4
 ENTROPY_EDGES = (1.0, 2.5, 4.0)
 """Nats, between tokens that are certain, easy, open and anybody's guess."""
 FEWEST_TOKENS = 3
-"""With a prediction of one kind of entropy, below which nothing is said of them."""
+"""Of one kind, of entropy here and of text in `detect/token_profile.py`, below which nothing is said of them."""
 RANK_LIMIT = 100
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 LAGS = (1, 2, 3, 5)

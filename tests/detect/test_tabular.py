@@ -240,6 +240,13 @@ def test_what_rounding_leaves_of_columns_changes_no_split(detectors, train, vali
     np.testing.assert_allclose(other.score(others), plain.score(others), rtol=1e-6)
 
 
+def test_a_detector_from_before_profiles_read_tokens_still_scores(train, validation, others, tmp_path: Path) -> None:
+    card = DetectorCard(name="profile", backbone={"hidden_size": HIDDEN_SIZE})
+    before = BoostedDetector(card, POOLINGS["metric-profile"], BoostingConfig(rounds=20)).fit(train, validation)
+    before.save(tmp_path / "before")
+    np.testing.assert_array_equal(read_detector(tmp_path / "before").score(others), before.score(others))
+
+
 def test_trees_are_asked_about_the_rounded_columns_that_they_learnt_from(
     detectors, others, monkeypatch: pytest.MonkeyPatch
 ) -> None:
