@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from detect.adversarial.normalisation import normalised
+from detect.calibrated import CalibratedDetector
 from detect.calibration import BAND_STARTS
-from detect.catalog import CalibratedDetector
 from features.documents import Document, Status, text_status
 from features.errors import UsageError
 from pipelines.corpora import Row

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from detect.catalog import CalibratedDetector
+from detect.calibrated import CalibratedDetector
 from detect.splits import sources
 from detect.trained import TrainableDetector, TrainableTextDetector
 from features.documents import Document, Status, text_key

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from cache.store import FeatureStore
-from detect.catalog import CalibratedDetector, load_detector
+from detect.calibrated import CalibratedDetector
+from detect.catalog import load_detector
 from detect.protocol import needs_observer, reads_text
 from features.backbone import Backbone
 from features.extractor import Extractor

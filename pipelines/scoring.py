@@ -11,7 +11,8 @@ import polars as pl
 
 from cache.codec_catalog import AUTO, codec_named
 from cache.store import FeatureStore
-from detect.catalog import DEFAULT_DETECTOR, CalibratedDetector, load_detector
+from detect.calibrated import CalibratedDetector
+from detect.catalog import DEFAULT_DETECTOR, load_detector
 from detect.checked_scores import checked_scores
 from detect.protocol import needs_hidden, reads_text
 from features.backbone import Backbone

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from detect.catalog import CalibratedDetector
+from detect.calibrated import CalibratedDetector
 from detect.checked_scores import checked_scores
 from detect.protocol import reads_text
 from detect.text_reading import Reading, readings

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cache.codec import FLOAT16
+from detect.calibrated import CalibratedDetector
 from detect.calibration import Calibration
 from detect.catalog import (
     DEFAULT_BACKBONE,
@@ -18,7 +19,6 @@ from detect.catalog import (
     KINDS,
     PRETRAINED,
     TEXT,
-    CalibratedDetector,
     catalog,
     load_detector,
     maker,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from detect.calibrated import CalibratedDetector
 from detect.calibration import Calibration
-from detect.catalog import CalibratedDetector
 from detect.zero_shot import ZERO_SHOT
 from features.backbone import Backbone
 from features.errors import PawnError
