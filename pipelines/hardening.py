@@ -102,17 +102,18 @@ class HardeningRequest(TrainingRequest):
         """
         known = {name: attack_entry(name) for name in (*self.attacks, *self.hold_out)}
         check_methods((*self.redteam, *self.hold_out_redteam))
-        if not (self.attacks or self.redteam) or not (self.hold_out or self.hold_out_redteam):
+        if not (self.seen or self.outputs) or not (self.held_out or self.hold_out_outputs):
             raise UsageError(
-                "hardening needs --attacks or --redteam to learn from, and --hold-out-attacks or --hold-out-redteam to "
-                "judge by: without the latter nobody can tell robustness from memory"
+                "hardening needs --attacks, --redteam or --outputs to learn from, and --hold-out-attacks, "
+                "--hold-out-redteam or --hold-out-outputs to judge by: without the latter nobody can tell robustness "
+                "from memory"
             )
         if both := sorted(set(self.seen) & set(self.held_out)):
             raise UsageError(f"attack {both[0]} is to be learnt from and held out; choose one")
         asking = any(known[name].needs == DETECTOR for name in self.attacks) or set(ASKING) & set(self.redteam)
         if self.rounds > 1 and not asking:
             raise UsageError(
-                f"{self.rounds} rounds, and nothing among {', '.join(self.seen)} that asks the detector: the texts "
+                f"{self.rounds} rounds, and nothing among {', '.join(self.seen) or '--outputs'} that asks the detector: the texts "
                 "would be the same in each; add adaptive to --attacks or critic to --redteam, or leave --rounds at 1"
             )
         text_sets([*known], self.strengths, [])

@@ -296,6 +296,17 @@ def test_outputs_of_held_out_attackers_are_judged_and_never_learnt_from(toy: Toy
     assert 0 < len(sources["outputs"]) < 30
 
 
+def test_outputs_alone_are_enough_to_harden_and_to_judge_by(toy: Toy, labelled: Path, pawn: Pawn) -> None:
+    learnt = write_outputs(labelled.parent / "learnt.jsonl", "dpo")
+    held_out = write_outputs(labelled.parent / "held-out.jsonl", "critic")
+    result = harden(pawn, toy, labelled, "--outputs", learnt, "--hold-out-outputs", held_out)
+    assert result.code == 0, result.err
+    assert re.search(r"Training after: 300 texts, 0 attacked", result.err)
+    rows = pl.read_csv(labelled.parent / "hard-report" / "hardening.csv").filter(detector="after")
+    assert rows["texts"].to_list() == ["clean", "attackers' outputs", "held-out attackers' outputs"]
+    assert rows["auroc"].is_not_null().all()
+
+
 def test_each_training_and_each_attack_is_a_run_below_that_of_the_hardening(
     run_store: str, toy: Toy, labelled: Path, pawn: Pawn
 ) -> None:
@@ -317,6 +328,8 @@ def test_each_training_and_each_attack_is_a_run_below_that_of_the_hardening(
         (("--attacks", "number", "--hold-out-attacks", ""), "nobody can tell robustness from memory"),
         (("--attacks", "nmber", "--hold-out-attacks", "homoglyph"), "did you mean number"),
         (("--redteam", "critic"), "nobody can tell robustness from memory"),
+        (("--outputs", "some.parquet"), "--hold-out-redteam or --hold-out-outputs to judge by"),
+        (("--outputs", "a.parquet", "--hold-out-outputs", "b.parquet", "--rounds", 2), "nothing among --outputs that"),
         (("--redteam", "critic", "--hold-out-redteam", "critic"), "attack critic is to be learnt from and held out"),
         ((*SEEN, "--redteam", "actor"), "no method 'actor'; expected one of critic, dpo, dpo-human"),
         ((*SEEN, "--redteam", "dpo-human", "--rounds", 2), "number, dpo-human that asks the detector"),
