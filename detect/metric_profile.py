@@ -3,7 +3,7 @@
 Levels (how surprising a text is) tell the domain at least as much as who wrote it. What is here is relative: surprisal
 to what the prediction expected and how far it spread, a stretch of text to the whole, one metric to another, a share to
 its sum; few columns are levels. Trees that see these rank texts of domains left out far better than trees that see the
-levels, and better than trees that see both (`benchmarks/README.md`).
+levels, and better than trees that see both (`benchmarks/recipe.md`).
 
 Of each predicted token: surprisal s, entropy H, the deviation d of the log-probability under the prediction, log rank
 r, and the normalised surprisal
