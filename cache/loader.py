@@ -151,7 +151,8 @@ class CachedCorpus:
             by_shard.setdefault(shard, []).append(group)
         found = []
         for shard, numbers in by_shard.items():
-            for number, documents in zip(numbers, read_row_groups(shard, numbers, hidden=self._hidden), strict=True):
+            read = read_row_groups(shard, numbers, hidden=self._hidden, codec=self.codec)
+            for number, documents in zip(numbers, read, strict=True):
                 found += [(index, documents[row]) for row, index in self._groups[shard, number]]
         return found
 

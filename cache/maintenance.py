@@ -114,6 +114,8 @@ def _basis_damage(basis: Path) -> str | None:
     try:
         name = Projection.load(basis).name
     except CacheError as error:
+        if isinstance(error.__cause__, PermissionError):  # which says nothing of what is in it
+            raise
         return str(error)
     return None if basis.parent.name.endswith(name) else f"it is codec {name}, which is not that of its folder"
 

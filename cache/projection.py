@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from features.errors import CacheError
 from features.extractor import HALF_MAX
+from features.whole_files import whole_file
 
 BASIS_FILE = "basis.safetensors"
 """What a fitted codec is called in the folder of a cache or of a detector."""
@@ -121,7 +122,8 @@ class Projection:
         """
         arrays = {"mean": self.mean, "directions": self.directions}
         # Not its save_file: that makes files which only their owner reads, in caches that many may.
-        path.write_bytes(safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
+        with whole_file(path) as file:
+            file.write(safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
 
     @classmethod
     def load(cls, path: Path) -> "Projection":

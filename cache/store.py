@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from cache.schema import read_meta, shard_schema
 from features.backbone import Fingerprint, layers_kept
 from features.errors import CacheError
 from features.token_features import CROSS_METRIC_NAMES, METRIC_NAMES, TokenFeatures
+from features.whole_files import sync_folder, whole_file
 
 SHARDS = "[!.]*.parquet"
 """What committed shards are called; temporary files begin with a dot."""
@@ -112,7 +113,7 @@ class FeatureStore:
                 shard = self.folder / f"{file_hash(temporary)}.parquet"
                 os.chmod(temporary, 0o644)
                 os.replace(temporary, shard)
-                _sync_folder(self.folder)
+                sync_folder(self.folder)
             finally:
                 temporary.unlink(missing_ok=True)
         for row, item in enumerate(features):
@@ -138,28 +139,21 @@ class FeatureStore:
         for shard, group in sorted(wanted):
             by_shard.setdefault(shard, []).append(group)
         for shard, groups in by_shard.items():
-            for group, rows in zip(groups, read_row_groups(shard, groups, hidden=hidden), strict=True):
+            read = read_row_groups(shard, groups, hidden=hidden, codec=self.codec)
+            for group, rows in zip(groups, read, strict=True):
                 found.update((key, rows[row]) for row, key in wanted[shard, group].items())
         return found
 
     def _create(self) -> None:
         """Make the folder, put the fingerprint where a person can read it, and the codec where readers find it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(self.fingerprint.to_dict(), indent=2) + "\n"
-        self._place("fingerprint.json", lambda path: path.write_text(content))
-        if isinstance(self.codec, Projection):
-            self._place(BASIS_FILE, self.codec.save)
-
-    def _place(self, name: str, write: Callable[[Path], object]) -> None:
-        """Have a file written under a temporary name and renamed, unless it is there."""
-        if (self.folder / name).is_file():
-            return
-        temporary = self.folder / f".{name}-{os.getpid()}.tmp"
-        try:
-            write(temporary)
-            os.replace(temporary, self.folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        facts = self.folder / "fingerprint.json"
+        if not facts.is_file():
+            with whole_file(facts) as file:
+                file.write((json.dumps(self.fingerprint.to_dict(), indent=2) + "\n").encode())
+        basis = self.folder / BASIS_FILE
+        if isinstance(self.codec, Projection) and not _holds(basis, self.codec):
+            self.codec.save(basis)
 
     def _index(self, shard: Path) -> None:
         with open_shard(shard) as file:
@@ -173,6 +167,14 @@ class FeatureStore:
             keys = file.read(columns=["key", "n_tokens"])
         for row, (key, n_tokens) in enumerate(zip(keys["key"].to_pylist(), keys["n_tokens"].to_pylist(), strict=True)):
             self._where.setdefault(key, Location(shard, row, n_tokens))
+
+
+def _holds(basis: Path, codec: Projection) -> bool:
+    """Whether a file is there and holds a codec; one that is damaged is to be written again."""
+    try:
+        return basis.is_file() and Projection.load(basis).name == codec.name
+    except CacheError:
+        return False
 
 
 def folder_name(digest: str, codec: str) -> str:
@@ -191,21 +193,25 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def read_row_groups(shard: Path, groups: Sequence[int], *, hidden: bool = True) -> Iterator[list[TokenFeatures]]:
+def read_row_groups(
+    shard: Path, groups: Sequence[int], *, hidden: bool = True, codec: Codec | None = None
+) -> Iterator[list[TokenFeatures]]:
     """The documents of some row groups of a shard, checksums verified.
 
     Args:
         shard: the file.
         groups: numbers of the row groups, in the order wanted.
         hidden: False leaves the hidden states on disk, most of the bytes; `hidden` of the documents is then (n, 0).
+        codec: that of the hidden states where it is at hand; None, or another one: found by the name in the shard.
 
     Raises:
         CacheError: when the shard is damaged.
     """
     with open_shard(shard) as file:
         meta = read_meta(file.schema_arrow, str(shard))
-        codec, hidden_size = codec_in(shard.parent, meta["codec"]), int(meta["hidden_size"])
-        layers = layers_kept(meta["fingerprint"])
+        if codec is None or codec.name != meta["codec"]:
+            codec = codec_in(shard.parent, meta["codec"])
+        hidden_size, layers = int(meta["hidden_size"]), layers_kept(meta["fingerprint"])
         columns = [name for name in file.schema_arrow.names if hidden or name != "hidden"]
         for group in groups:
             yield _from_table(file.read_row_group(group, columns=columns), codec, hidden_size, layers)
@@ -232,6 +238,8 @@ def open_shard(shard: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(shard, page_checksum_verification=True) as file:
             yield file
+    except (MemoryError, pa.ArrowCancelled):  # Arrow's own are ArrowExceptions too, and say nothing of the file
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         # Arrow's own OSErrors, for bytes that make no sense, have no errno; the system's have one.
         if isinstance(error, OSError) and error.errno is not None:
@@ -341,12 +349,3 @@ def _from_table(table: pa.Table, codec: Codec, hidden_size: int, layers: int) ->
         )
         for row in range(table.num_rows)
     ]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush the folder's entry, so that a renamed shard survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

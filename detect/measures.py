@@ -15,7 +15,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Chance that a random machine text outscores a random human one, ties counted half.
 
     Raises:
-        ValueError: when a class is missing, a label is not 0 or 1, or a score is NaN.
+        ValueError: when a class is missing, a label is not 0 or 1, or a score is NaN or infinite.
     """
     from sklearn.metrics import roc_auc_score  # 0.7 s to import, and scoring has no use for it
 
@@ -147,8 +147,10 @@ def _by_class(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndar
         raise ValueError(f"expected one label a score, got shapes {truth.shape} and {values.shape}")
     if not np.isin(truth, (0, 1)).all():
         raise ValueError(f"labels are 0 (human) or 1 (machine), got {np.setdiff1d(truth, (0, 1)).tolist()}")
-    if nan := int(np.isnan(values).sum()):
-        raise ValueError(f"{nan} of {len(values)} scores are NaN; score those texts again or leave them out")
+    if odd := int((~np.isfinite(values)).sum()):
+        raise ValueError(
+            f"{odd} of {len(values)} scores are NaN or infinite; score those texts again or leave them out"
+        )
     human, machine = values[truth == 0], values[truth == 1]
     if not len(human) or not len(machine):
         raise ValueError(f"both classes are needed, got {len(human)} human and {len(machine)} machine texts")

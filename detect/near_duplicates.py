@@ -5,11 +5,13 @@ Shapes: `texts`, `shingles` (of all texts at hand, one text's after another's), 
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from detect.disjoint_sets import DisjointSets
+from detect.marks import MARKS
 
 SHINGLE_WORDS = 5
 """Texts of one subject share words and phrases; runs of five words they share by copying."""
@@ -40,7 +42,7 @@ _CHUNK_SHINGLES = 1 << 16
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Scripts written without spaces (Thai, Lao, Burmese, Khmer, kana, ideographs): each character is a word."""
 
-_WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
+_WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+(?:[{MARKS}]+[^\\W{_UNSPACED}]*)*")
 
 _FACTORS = np.frombuffer(hashlib.shake_128(b"near-duplicates").digest(4 * BANDS * ROWS), dtype="<u4") | np.uint32(1)
 """(hashes,) odd: multiplied by each, modulo 2^32, the shingles are in another order."""
@@ -88,7 +90,7 @@ def join_near_duplicates(texts: Sequence[str], sets: DisjointSets) -> None:
 
 def shingles(text: str, words: WordHashes) -> np.ndarray:
     """Hashes of the distinct shingles of a text, ascending: (shingles of the text,) uint64."""
-    found = _WORD.findall(text.casefold())
+    found = _WORD.findall(unicodedata.normalize("NFC", text).casefold())
     word = np.fromiter(map(words.__getitem__, found), dtype=np.uint64, count=len(found))
     if not len(word):
         return word

@@ -1,7 +1,6 @@
 """What every detector is: its methods in memory, and the card that says on disk which one it is."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing_extensions import TypeIs
 from cache.loader import LabelledCorpus
 from features.errors import DetectorError
 from features.token_features import TokenFeatures
+from features.whole_files import whole_file
 
 CARD_FILE = "detector.json"
 FORMAT_VERSION = 1
@@ -168,9 +168,5 @@ def read_bytes(path: Path) -> bytes:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: under a temporary name, flushed, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with whole_file(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

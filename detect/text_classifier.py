@@ -6,7 +6,6 @@ Shape legend: batch = texts, seq = tokens of the longest.
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,9 @@ from detect.pawn_scoring import Precision
 from detect.text_reading import Reading
 from features.backbone import CHARACTERS_PER_TOKEN, native_dtype
 from features.documents import MIN_TOKENS, canonical_text
-from features.errors import DetectorError
+from features.errors import DetectorError, UsageError
 from features.extractor import batch_by_length
-from features.registry import BackboneFiles
+from features.registry import INT8, BackboneFiles, lasting_name
 
 DEFAULT_MAX_LENGTH = 512
 """The same as of the features; most encoders read no more."""
@@ -125,9 +124,7 @@ def native_precision(device: str) -> Precision:
 
 def base_record(files: BackboneFiles) -> dict[str, str]:
     """What a detector keeps of the model that it was made from; a path is kept whole."""
-    local = Path(files.name).expanduser()
-    name = str(local.resolve()) if local.exists() else files.name
-    return {"name": name, "weights_id": files.weights_id, "tokenizer_id": files.tokenizer_id}
+    return {"name": lasting_name(files.name), "weights_id": files.weights_id, "tokenizer_id": files.tokenizer_id}
 
 
 def pretrained_classifier(files: BackboneFiles, *, dtype: torch.dtype, seed: int) -> Any:
@@ -135,7 +132,10 @@ def pretrained_classifier(files: BackboneFiles, *, dtype: torch.dtype, seed: int
 
     Raises:
         DetectorError: when the model does not load, or lacks weights that are not of a head.
+        UsageError: when its products were asked for in eight-bit integers, which nothing can be learnt through.
     """
+    if files.int8:
+        raise UsageError(f"{files.name} is to be fine-tuned, in its own number format: leave {INT8} out of --base")
     import transformers  # 2 s to import: only when a model is really loaded
 
     path = files.path

@@ -167,14 +167,14 @@ class TfidfDetector:
         parts = {kind: _vectoriser(kind, vocabulary=terms) for kind, terms in vocabulary.items()}
         matrix = hstack([part.fit_transform(texts) for part in parts.values()], format="csr")
         idf = {kind: part.idf_ for kind, part in parts.items()}
+        judged = hstack([part.transform(_read(validation.texts)) for part in parts.values()], format="csr")
         tried: dict[float, float] = {}
         for strength in config.regularisations:
             regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
             regression.fit(matrix, train.labels)
-            model = TfidfModel(vocabulary, idf, regression.coef_[0], float(regression.intercept_[0]))
-            found = auroc(validation.labels, model.score(validation.texts))
+            found = auroc(validation.labels, regression.decision_function(judged))
             if found > max(tried.values(), default=-1.0):
-                self._model = model
+                self._model = TfidfModel(vocabulary, idf, regression.coef_[0], float(regression.intercept_[0]))
             tried[strength] = found
         progress("fitted", {"validation_auroc": max(tried.values())})
         self.training |= {

@@ -16,6 +16,7 @@ from detect.pawn_scoring import Precision, corpus_scores
 from detect.trained import Progress, silent
 from features.backbone import native_dtype
 from features.documents import MIN_TOKENS
+from features.errors import DetectorError
 from features.memory import prepare_memory
 from features.token_features import METRIC_NAMES, TokenFeatures
 
@@ -83,6 +84,14 @@ class TrainingConfig:
             raise ValueError(
                 f"expected at least 1 of each, got epochs {self.epochs}, batch_size {self.batch_size}, "
                 f"patience {self.patience}"
+            )
+        for name in ("token_budget", "learning_rate", "gradient_clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"expected {name} above 0, got {getattr(self, name)}")
+        if self.min_crop < 2 or (self.max_tokens is not None and self.max_tokens < 2):
+            raise ValueError(
+                f"a text of one token predicts nothing: expected at least 2 for min_crop and max_tokens, got "
+                f"{self.min_crop} and {self.max_tokens}"
             )
         if self.class_weight != "balanced" and not isinstance(self.class_weight, int | float):
             raise ValueError(f'class_weight is a number or "balanced", got {self.class_weight!r}')
@@ -160,7 +169,13 @@ def fit_pawn(
     best_state: dict[str, torch.Tensor] = {}
     for epoch in range(1, config.epochs + 1):
         loss = _epoch(network, train, config, epoch, rng, generator, optimiser, weights, progress)
-        found = auroc(validation.labels, corpus_scores(network, validation.corpus, precision=config.precision))
+        scores = corpus_scores(network, validation.corpus, precision=config.precision)
+        if not np.isfinite(scores).all():
+            raise DetectorError(
+                f"the training diverged in epoch {epoch}: its scores are no numbers any more; ask for a learning_rate "
+                f"below {config.learning_rate:g}"
+            )
+        found = auroc(validation.labels, scores)
         better = all(found > record.validation_auroc for record in records)
         if better:
             best_state = {name: value.clone() for name, value in network.state_dict().items()}

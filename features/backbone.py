@@ -25,7 +25,8 @@ from features.token_kinds import token_kinds
 
 CHARACTERS_PER_TOKEN = 32
 """A text is cut to its first max_length x 32 characters before it is tokenised, so that a 10 MB document
-costs no more than a long one. Eight times what English takes: it cuts no text that max_length would not."""
+costs no more than a long one. Eight times what English takes: short of long runs of one sign, which are one token, it
+cuts no text that max_length would not."""
 
 PROBE_TOKENS = 8
 

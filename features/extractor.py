@@ -12,6 +12,7 @@ from torch import Tensor
 
 from features.backbone import Backbone, Encoding, Fingerprint
 from features.documents import MIN_TOKENS
+from features.errors import BackboneError
 from features.metrics import cross_metrics, next_token_metrics
 from features.observer import Observer
 from features.token_features import CROSS_METRIC_NAMES, METRIC_NAMES, TokenFeatures
@@ -156,6 +157,11 @@ class Extractor:
         metrics, cross = np.split(numbers, [len(METRIC_NAMES)], axis=1)
         kept = [states[layer] for layer in self.fingerprint.layers] or [hidden]
         halves = torch.cat(kept, -1).float().clamp_(-HALF_MAX, HALF_MAX).half().cpu().numpy()
+        if not np.isfinite(numbers).all() or np.isnan(halves).any():
+            raise BackboneError(
+                f"backbone {self.backbone.name} computes NaN or infinities of a text, in {self.fingerprint.dtype}: its "
+                "weights are damaged, or too large for that type; fetch it again, or name another with --backbone"
+            )
         ends = np.cumsum(lengths)
         # Copies: a slice would keep the whole batch alive as long as one of its documents.
         return [

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from features.errors import BackboneError
+from features.whole_files import sync_folder
 
 CONVERSION_VERSION = 1
 """Raised when `convert` gives other weights or another tokenizer for the same GGUF."""
@@ -315,7 +316,7 @@ def _commit(built: Path, target: Path, *, replaced: Path | None) -> None:
     for path in built.iterdir():
         with path.open("r+b") as file:
             os.fsync(file.fileno())
-    _sync_directory(built)
+    sync_folder(built)
     if replaced is not None:
         with contextlib.suppress(FileNotFoundError):
             target.rename(replaced)
@@ -325,16 +326,7 @@ def _commit(built: Path, target: Path, *, replaced: Path | None) -> None:
         if not (target / MANIFEST).is_file():
             raise
         # Another process committed the same backbone first: use that.
-    _sync_directory(target.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    if os.name == "posix":  # Windows cannot open a directory
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    sync_folder(target.parent)
 
 
 def _remove_stale(parent: Path) -> None:

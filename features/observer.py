@@ -11,7 +11,7 @@ from torch import Tensor
 
 from features.backbone import Backbone
 from features.errors import BackboneError, UsageError
-from features.registry import lasting_name, resolve
+from features.registry import INT8, lasting_name, resolve
 
 EARLY_EXIT = "@"
 """`@20` is the backbone itself, read out after layer 20 by its own final norm and projection."""
@@ -34,7 +34,9 @@ class Observer:
     @property
     def identity(self) -> str:
         """What fingerprints know it by."""
-        return self.backbone.files.weights_id if self.layer is None else f"layer {self.layer}"
+        if self.layer is not None:
+            return f"layer {self.layer}"
+        return f"{self.backbone.files.weights_id}{INT8 if self.backbone.files.int8 else ''}"
 
     @torch.inference_mode()
     def normed(self, hidden: Tensor) -> Tensor:

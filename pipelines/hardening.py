@@ -112,9 +112,10 @@ class HardeningRequest(TrainingRequest):
             raise UsageError(f"attack {both[0]} is to be learnt from and held out; choose one")
         asking = any(known[name].needs == DETECTOR for name in self.attacks) or set(ASKING) & set(self.redteam)
         if self.rounds > 1 and not asking:
+            learnt = ", ".join(self.seen) or "--outputs"
             raise UsageError(
-                f"{self.rounds} rounds, and nothing among {', '.join(self.seen) or '--outputs'} that asks the detector: the texts "
-                "would be the same in each; add adaptive to --attacks or critic to --redteam, or leave --rounds at 1"
+                f"{self.rounds} rounds, and nothing among {learnt} that asks the detector: the texts would be the same "
+                "in each; add adaptive to --attacks or critic to --redteam, or leave --rounds at 1"
             )
         text_sets([*known], self.strengths, [])
         if self.detector in text_names():

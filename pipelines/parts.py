@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.errors import PawnError
+from features.whole_files import sync_folder
 
 RUN_KEY = "pawn.run"
 """Key of the run's identity in the metadata of parts and of results."""
@@ -153,9 +154,10 @@ def disk_errors(path: Path, advice: str) -> Iterator[None]:
 
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished file its name: afterwards it is whole on the disk, under that name."""
-    _sync(temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
     os.replace(temporary, path)
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
 def publish_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -191,11 +193,3 @@ def _inferred(values: list[Any]) -> pa.Array:
         except (pa.ArrowException, OverflowError):  # lists of mixed types, an integer beyond 64 bits
             pass
     return pa.array([as_text(value) for value in values], pa.string())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -62,9 +62,14 @@ class Misspelling:
 
 
 @cache
+def _listed() -> dict[str, list[str]]:
+    return {key.lower(): others for key, others in word_list("misspellings").items()}
+
+
+@cache
 def misspellings(word: str) -> tuple[str, ...]:
     """Ways to misspell a lower-case word: listed ones, those of its singular with an s, or one that a rule makes."""
-    listed = {key.lower(): others for key, others in word_list("misspellings").items()}
+    listed = _listed()
     if word in listed:
         return tuple(other.lower() for other in listed[word])
     if word.endswith("s") and len(word) > _SHORTEST_BY_RULE and word[:-1] in listed:

@@ -102,9 +102,11 @@ def _in_latin(text: str) -> str:
     words = list(_LETTERS.finditer(text))
     kinds = [_kind(word[0]) for word in words]
     trusted = kinds.count("latin") + kinds.count("mixed") > kinds.count("foreign")
+    before, behind = _after_foreign(kinds), _after_foreign(kinds[::-1])[::-1]
+    among_foreign = [one or other for one, other in zip(before, behind, strict=True)]
     parts, done = [], 0
-    for index, (word, kind) in enumerate(zip(words, kinds, strict=True)):
-        if kind == "mixed" or (kind == "lookalike" and trusted and not _among_foreign(kinds, index)):
+    for word, kind, real in zip(words, kinds, among_foreign, strict=True):
+        if kind == "mixed" or (kind == "lookalike" and trusted and not real):
             parts += [text[done : word.start()], "".join(_latin().get(letter, letter) for letter in word[0])]
             done = word.end()
     return "".join([*parts, text[done:]])
@@ -142,12 +144,11 @@ def _phonetic(letter: str) -> bool:
     return 0x250 <= ord(letter) < 0x1E00
 
 
-def _among_foreign(kinds: list[str], index: int) -> bool:
-    """Whether the nearest word on either side that is no look-alike itself is of another script."""
-    for step in (-1, 1):
-        at = index + step
-        while 0 <= at < len(kinds) and kinds[at] == "lookalike":
-            at += step
-        if 0 <= at < len(kinds) and kinds[at] == "foreign":
-            return True
-    return False
+def _after_foreign(kinds: list[str]) -> list[bool]:
+    """Of each word, whether the nearest one before it that is no look-alike itself is of another script."""
+    found, last = [], ""
+    for kind in kinds:
+        found.append(last == "foreign")
+        if kind != "lookalike":
+            last = kind
+    return found

@@ -41,7 +41,6 @@ _OUR_ENDS = [
     "ites",
     "some",
     "blind",
-    "er",
 ]
 _RE_ENDS = {
     "": "re",
@@ -52,6 +51,7 @@ _RE_ENDS = {
     "pieces": "repieces",
     "fold": "refold",
 }
+_APOSTROPHE = re.compile("(['\u2019])")
 _L_ENDS = ("ed", "ing", "er", "ers", "or", "ors", "ings")
 
 
@@ -63,10 +63,10 @@ def alternative_spelling(means: AttackMeans) -> TextChange:
 @cache
 def british(word: str) -> str | None:
     """The British spelling of a lower-case word, where that is another one."""
-    base, apostrophe, tail = word.partition("'")
+    base, *genitive = _APOSTROPHE.split(word, maxsplit=1)
     found = word_list("british_spellings").get(base)
     other = found[0] if found else _like_organise(base) or _by_stem(base)
-    return other and other + apostrophe + tail
+    return other and "".join([other, *genitive])
 
 
 def _like_organise(word: str) -> str | None:

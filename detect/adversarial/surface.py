@@ -43,11 +43,18 @@ def _number(text: str, strength: float, rng: random.Random) -> str:
 def _other_number(old: str, rng: random.Random) -> str:
     while True:
         new = "".join(
-            str(rng.randrange(index == 0 and digit != "0" and len(old) > 1, 10)) if digit.isdigit() else digit
+            _digit_like(digit, rng.randrange(index == 0 and int(digit) > 0 and len(old) > 1, 10))
+            if digit.isdigit()
+            else digit
             for index, digit in enumerate(old)
         )
         if new != old:
             return new
+
+
+def _digit_like(digit: str, value: int) -> str:
+    """A digit of the script that another one is of."""
+    return chr(ord(digit) - int(digit) + value)
 
 
 def _article_deletion(text: str, strength: float, rng: random.Random) -> str:

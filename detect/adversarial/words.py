@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from detect.adversarial.attack import AttackedText, document_rng
+from detect.marks import MARKS
 from features.documents import Document
 
 T = TypeVar("T")
 
-_WORD = re.compile(r"(?<!\w)[^\W\d_]+(?:['’][^\W\d_]+)*(?!\w)")
+_LETTERS = f"(?:[^\\W\\d_][{MARKS}]*)+"
+_WORD = re.compile(f"(?<![\\w{MARKS}]){_LETTERS}(?:['’]{_LETTERS})*(?![\\w{MARKS}])")
 
 
 @dataclass(frozen=True, slots=True)

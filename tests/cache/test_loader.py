@@ -5,6 +5,7 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,9 +117,9 @@ def test_a_subset_reads_only_the_row_groups_that_it_needs(
 def record_reads(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     reads: list[list[int]] = []
 
-    def recorded(shard: Path, groups: Sequence[int], *, hidden: bool) -> Iterator[list[TokenFeatures]]:
+    def recorded(shard: Path, groups: Sequence[int], **options: Any) -> Iterator[list[TokenFeatures]]:
         reads.append(list(groups))
-        return read_row_groups(shard, groups, hidden=hidden)
+        return read_row_groups(shard, groups, **options)
 
     monkeypatch.setattr(cache.loader, "read_row_groups", recorded)
     return reads
@@ -185,8 +186,8 @@ def test_no_more_than_two_buffers_and_the_batch_in_use_are_alive(
     given: list[weakref.ref[np.ndarray]] = []
     alive: list[int] = []
 
-    def watched(shard: Path, groups: Sequence[int], *, hidden: bool) -> Iterator[list[TokenFeatures]]:
-        for found in read_row_groups(shard, groups, hidden=hidden):
+    def watched(shard: Path, groups: Sequence[int], **options: Any) -> Iterator[list[TokenFeatures]]:
+        for found in read_row_groups(shard, groups, **options):
             given.extend(weakref.ref(features.hidden) for features in found)
             alive.append(sum(reference() is not None for reference in given))
             yield found

@@ -1,13 +1,56 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cache.maintenance
+from cache.loader import CachedCorpus
 from cache.maintenance import Damage, folder_info, folders_in, leftovers, verify_folder
+from cache.projection import BASIS_FILE, ProjectionFit
 from cache.store import FeatureStore, shards_in
 from features.errors import CacheError, UsageError
-from tests.cache.feature_makers import FINGERPRINT, HIDDEN_SIZE, documents, filled, flip
+from tests.cache.feature_makers import FINGERPRINT, HIDDEN_SIZE, documents, filled, flip, made_up
+
+
+@pytest.fixture
+def projected(tmp_path: Path) -> FeatureStore:
+    """A store of a fitted codec that holds two documents."""
+    wide = [replace(made_up(number, 40), hidden=states(number)) for number in range(40)]
+    fit = ProjectionFit(40)
+    for document in wide:
+        fit.add(document.hidden)
+    store = FeatureStore(tmp_path, FINGERPRINT, fit.projection())
+    store.write(wide[:2])
+    return store
+
+
+def states(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(40, 40)).astype(np.float16)
+
+
+def test_a_lost_codec_is_no_loss_for_who_has_it_and_is_put_back_by_the_next_shard(projected: FeatureStore) -> None:
+    basis = projected.folder / BASIS_FILE
+    intact, keys = basis.read_bytes(), list(projected.keys())
+    basis.unlink()
+    assert projected.read(keys)[keys[0]].hidden.shape == (40, 40)
+    assert [found.hidden.shape for _, found in CachedCorpus(projected, keys).documents()] == [(40, 40)] * 2
+    for content in (b"", intact[:100], intact[:-2] + b"xy"):
+        basis.write_bytes(content)
+        projected.write([replace(made_up(50 + len(content), 40), hidden=states(9))])
+        assert basis.read_bytes() == intact
+    assert leftovers(projected.folder) == []
+
+
+def test_a_codec_that_the_system_does_not_give_is_not_called_damaged(
+    projected: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("cache.projection.safetensors.numpy.load_file", refused)
+    with pytest.raises(CacheError, match=r"basis.safetensors holds no fitted codec .*Permission denied"):
+        list(verify_folder(projected.folder))
 
 
 def test_the_folders_of_a_cache_are_those_with_a_fingerprint_or_a_shard(tmp_path: Path) -> None:

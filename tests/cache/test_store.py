@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cache.schema import COLUMNS, META_KEY
-from cache.store import ROW_GROUP_DOCUMENTS, FeatureStore, shards_in
+from cache.store import ROW_GROUP_DOCUMENTS, FeatureStore, open_shard, shards_in
 from features.errors import CacheError
 from features.token_features import METRIC_NAMES
 from tests.cache.feature_makers import FINGERPRINT, HIDDEN_SIZE, documents, filled, flip, made_up, same
@@ -276,6 +276,13 @@ def test_a_shard_that_the_system_does_not_give_is_not_called_damaged(tmp_path: P
     shard.unlink()
     with pytest.raises(CacheError, match=rf"{shard.name} cannot be read: .*[Nn]o such file"):
         store.read([f"{0:032x}"])
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), pa.ArrowMemoryError("no room"), pa.ArrowCancelled("stop")])
+def test_what_says_nothing_of_a_shard_is_not_called_damage(tmp_path: Path, error: Exception) -> None:
+    shard = shards_in(filled(tmp_path, documents(1)).folder)[0]
+    with pytest.raises(type(error)), open_shard(shard):
+        raise error
 
 
 def test_a_cache_path_that_is_a_file_is_a_cache_error(tmp_path: Path) -> None:

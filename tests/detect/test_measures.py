@@ -157,7 +157,8 @@ def test_fpr_at_threshold_counts_the_threshold_itself():
         ([], [], "got 0 human and 0 machine texts"),
         ([0, 1, 1], [1.0, 2.0], r"got shapes \(3,\) and \(2,\)"),
         ([0, 1, 2, -1], [1.0, 2.0, 3.0, 4.0], r"0 \(human\) or 1 \(machine\), got \[-1, 2\]"),
-        ([0, 1, 1], [1.0, np.nan, np.nan], "2 of 3 scores are NaN"),
+        ([0, 1, 1], [1.0, np.nan, np.nan], "2 of 3 scores are NaN or infinite"),
+        ([0, 0, 1], [np.inf, 1.0, -np.inf], "2 of 3 scores are NaN or infinite"),
     ],
 )
 def test_labels_and_scores_that_cannot_be_measured_are_refused(measure, labels, scores, message):

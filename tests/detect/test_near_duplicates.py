@@ -1,5 +1,6 @@
 import itertools
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -120,6 +121,17 @@ def test_short_texts_are_alike_when_their_words_are_equal():
 def test_case_punctuation_and_white_space_make_no_difference():
     words = words_of(np.random.default_rng(4), 30)
     assert joined(" ".join(words), ".\n".join(word.upper() for word in words))
+
+
+def test_a_text_is_like_itself_however_its_accents_are_written():
+    text = "Tiếng Việt là ngôn ngữ của người Việt và là ngôn ngữ chính thức tại Việt Nam"
+    assert joined(unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
+
+
+def test_vowels_that_are_marks_belong_to_their_words():
+    words = ["हिन्दी", "विश्व", "की", "एक", "प्रमुख", "भाषा", "है", "और", "भारत", "की", "एक", "राजभाषा", "है"]
+    bare = ["".join(letter for letter in word if letter.isalpha()) for word in words]
+    assert not joined(" ".join(words), " ".join(bare))
 
 
 def test_a_character_is_a_word_where_words_have_no_spaces():

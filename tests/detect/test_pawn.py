@@ -6,12 +6,16 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from cache.loader import CachedCorpus, LabelledCorpus
+from cache.store import FeatureStore
 from detect.pawn import PawnDetector
 from detect.pawn_network import Pawn
 from detect.pawn_scoring import score_network
 from detect.trained import DetectorCard
+from detect.training import TrainingConfig, fit_pawn
 from features.errors import DetectorError, UsageError
 from features.token_features import METRIC_NAMES, TokenFeatures
+from tests.cache.feature_makers import FINGERPRINT
 
 HIDDEN, METRICS = 7, len(METRIC_NAMES)
 
@@ -241,3 +245,29 @@ def test_card_with_another_number_of_metrics_is_refused():
     card = DetectorCard(name="tiny", backbone={}, metric_names=("entropy",))
     with pytest.raises(ValueError, match="the network reads 6 metrics, the card names 1"):
         PawnDetector(make_detector().network, card)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_crop": 1}, "at least 2 for min_crop and max_tokens, got 1 and None"),
+        ({"max_tokens": 1}, "at least 2 for min_crop and max_tokens, got 16 and 1"),
+        ({"learning_rate": 0.0}, r"expected learning_rate above 0, got 0\.0"),
+        ({"token_budget": -5}, "expected token_budget above 0, got -5"),
+        ({"gradient_clip": -1.0}, r"expected gradient_clip above 0, got -1\.0"),
+    ],
+)
+def test_a_recipe_that_cannot_train_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**settings)
+
+
+def test_a_training_that_diverges_says_so(tmp_path):
+    store = FeatureStore(tmp_path, FINGERPRINT)
+    documents = make_features(lengths=range(20, 44), hidden=HIDDEN)
+    store.write(documents)
+    labelled = LabelledCorpus(CachedCorpus(store, [document.key for document in documents]), np.arange(24) % 2)
+    config = TrainingConfig(epochs=1, batch_size=4, learning_rate=1e30, likelihood_weight=0.0)
+    network = Pawn(hidden_size=HIDDEN, metric_count=METRICS, width=10, gates=5)
+    with pytest.raises(DetectorError, match=r"diverged in epoch 1: .* ask for a learning_rate below 1e\+30"):
+        fit_pawn(network, labelled, labelled, config)

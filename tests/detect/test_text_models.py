@@ -18,7 +18,7 @@ from detect.protocol import TextDetector
 from detect.text_classifier import TextClassifier, pretrained_classifier
 from features.backbone import load_tokenizer
 from features.documents import canonical_text
-from features.errors import BackboneError, DetectorError
+from features.errors import BackboneError, DetectorError, UsageError
 from features.registry import resolve
 from tests.detect.labelled_texts import make_texts
 from tests.features.tiny_models import END_OF_TEXT, write_tiny_encoder, write_tiny_model
@@ -201,6 +201,11 @@ def test_a_base_without_a_pooler_gets_one_with_the_head(tmp_path: Path):
     weights = {n: w for n, w in load_file(path / "model.safetensors").items() if not n.startswith("pooler.")}
     save_file(weights, path / "model.safetensors", {"format": "pt"})
     assert FineTunedEncoder.new("tiny", str(path), max_length=9).score(TEXTS).shape == (7,)
+
+
+def test_a_base_in_eight_bit_integers_is_refused(models: dict[str, Path]):
+    with pytest.raises(UsageError, match="is to be fine-tuned, in its own number format: leave :int8 out of --base"):
+        LabelSupervisedLM.new("tiny", f"{models['llama']}:int8", max_length=9)
 
 
 def test_adapters_of_layers_that_are_not_there_are_refused(models: dict[str, Path]):

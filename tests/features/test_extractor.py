@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from features.backbone import Backbone, Encoding
+from features.errors import BackboneError
 from features.extractor import HEAD_ROWS, Extractor, batch_by_length, long_enough
 from features.registry import BackboneFiles, resolve
 from features.token_features import METRIC_NAMES, TokenFeatures
@@ -171,6 +172,18 @@ def test_hidden_states_beyond_float16_are_clamped_and_stay_finite(tmp_path: Path
     hidden = Extractor(backbone).extract(["key"], backbone.encode([TEXTS[0]], 512))[0].hidden
     assert np.isfinite(hidden).all()
     assert np.abs(hidden).max() == np.finfo(np.float16).max
+
+
+def test_a_model_that_computes_no_numbers_is_refused(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path)
+    weights = load_file(path / "model.safetensors")
+    damaged = Backbone.load(BackboneFiles("tiny", path, "w", "t"), device="cpu", dtype=torch.float32)
+    encoding = damaged.encode([TEXTS[0]], 512)
+    weights["model.embed_tokens.weight"][int(encoding[0].token_ids[3])] = np.nan  # not among those of the first look
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    backbone = Backbone.load(BackboneFiles("tiny", path, "w", "t"), device="cpu", dtype=torch.float32)
+    with pytest.raises(BackboneError, match="backbone tiny computes NaN or infinities of a text, in float32"):
+        Extractor(backbone).extract(["key"], encoding)
 
 
 def test_batches_are_runs_of_descending_length_within_the_budget() -> None:

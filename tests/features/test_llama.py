@@ -80,6 +80,7 @@ def test_a_configuration_of_before_transformers_5_reads_the_same(directory: Path
         {"intermediate_size": 7},
         {"tie_word_embeddings": True},
         {"quantization_config": {"quant_method": "none of ours"}},
+        {"rms_norm_eps": None},
     ],
     ids=lambda settings: " ".join(f"{name}={value}" for name, value in settings.items()),
 )

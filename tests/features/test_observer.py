@@ -166,6 +166,14 @@ def test_a_pair_has_a_fingerprint_of_its_own_that_names_the_observer(performer: 
     assert len({fingerprint.digest for fingerprint in (alone, own, *exits)}) == 4
 
 
+def test_an_observer_in_eight_bit_integers_has_another_fingerprint_than_one_without(performer: Path) -> None:
+    backbone = load(performer)
+    names = (str(performer), f"{performer}:int8")
+    prints = [Extractor(backbone, observer=load_observer(name, backbone)).fingerprint for name in names]
+    assert prints[0].observer == resolve(str(performer)).weights_id  # as it was before there were such observers
+    assert prints[0].digest != prints[1].digest
+
+
 def test_a_local_observer_is_known_by_its_whole_path(
     performer: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,13 @@ def test_a_foreign_word_of_lookalikes_alone_among_latin_words_is_lost() -> None:
     assert normalised("The words это сор mean litter.") == "The words это сор mean litter."
 
 
+def test_a_lookalike_is_real_beside_a_foreign_word_however_many_lookalikes_are_between() -> None:
+    text = "Many plain words of a Latin text stand here: {} end of it, and these are more of them."
+    for run in ("это " + "сор " * 3, "сор " * 3 + "это"):
+        assert normalised(text.format(run)) == text.format(run)
+    assert normalised(text.format("сор " * 3)) == text.format("cop " * 3)
+
+
 def test_it_gives_twice_what_it_gives_once() -> None:
     rng = random.Random(0)
     letters = [twin for twins in word_list("confusables").values() for twin in twins]

@@ -16,6 +16,7 @@ from tests.detect.adversarial.attacked import attacked
         ("analyzing", "analysing"),
         ("colorful", "colourful"),
         ("neighbor's", "neighbour's"),
+        ("neighbor’s", "neighbour’s"),
         ("centered", "centred"),
         ("centerpiece", "centrepiece"),
         ("traveling", "travelling"),

@@ -17,6 +17,12 @@ def test_digits_change_and_their_places_stay() -> None:
     assert not after[0].startswith("0")
 
 
+def test_digits_of_other_scripts_stay_of_their_script() -> None:
+    (found,) = attacked("number", "٢٠٢٤ and २०२४")
+    assert re.fullmatch("[٠-٩]{4} and [०-९]{4}", found)
+    assert found.split()[0] != "٢٠٢٤"
+
+
 def test_half_the_numbers_change() -> None:
     text = "10 20 30 40"
     found = attacked("number", text, 0.5)[0].split()
