@@ -28,7 +28,7 @@ from cache.schema import read_meta, shard_schema
 from features.backbone import Fingerprint, layers_kept
 from features.errors import CacheError
 from features.token_features import CROSS_METRIC_NAMES, METRIC_NAMES, TokenFeatures
-from features.whole_files import sync_folder, whole_file
+from features.whole_files import sync, whole_file
 
 SHARDS = "[!.]*.parquet"
 """What committed shards are called; temporary files begin with a dot."""
@@ -113,7 +113,7 @@ class FeatureStore:
                 shard = self.folder / f"{file_hash(temporary)}.parquet"
                 os.chmod(temporary, 0o644)
                 os.replace(temporary, shard)
-                sync_folder(self.folder)
+                sync(self.folder)
             finally:
                 temporary.unlink(missing_ok=True)
         for row, item in enumerate(features):

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from features.errors import BackboneError
-from features.whole_files import sync_folder
+from features.whole_files import sync
 
 CONVERSION_VERSION = 1
 """Raised when `convert` gives other weights or another tokenizer for the same GGUF."""
@@ -316,7 +316,7 @@ def _commit(built: Path, target: Path, *, replaced: Path | None) -> None:
     for path in built.iterdir():
         with path.open("r+b") as file:
             os.fsync(file.fileno())
-    sync_folder(built)
+    sync(built)
     if replaced is not None:
         with contextlib.suppress(FileNotFoundError):
             target.rename(replaced)
@@ -326,7 +326,7 @@ def _commit(built: Path, target: Path, *, replaced: Path | None) -> None:
         if not (target / MANIFEST).is_file():
             raise
         # Another process committed the same backbone first: use that.
-    sync_folder(target.parent)
+    sync(target.parent)
 
 
 def _remove_stale(parent: Path) -> None:

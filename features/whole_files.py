@@ -25,16 +25,16 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a renamed file survives a power cut."""
-    if os.name != "posix":  # Windows cannot open a folder
+def sync(path: Path) -> None:
+    """Flush a file's bytes, or a folder's entries, so that a renamed file survives a power cut."""
+    if os.name != "posix" and path.is_dir():  # Windows cannot open a folder
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

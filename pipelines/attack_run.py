@@ -14,6 +14,7 @@ from pipelines.attack_subjects import JUDGED, Subjects, read_clean
 from pipelines.attacked_texts import Attacker, TextSet, text_sets
 from pipelines.corpora import CorpusOptions
 from pipelines.figures import rate_name
+from pipelines.fitting import check_output
 from pipelines.robustness import StressTest
 from pipelines.robustness_figures import CLEAN, robustness_table
 from pipelines.robustness_report import write_robustness_report
@@ -115,6 +116,7 @@ def run_attack(request: AttackRequest, *, say: Callable[[str], None], tracker: T
     """
     attacks = attack_names(request.attacks)
     text_sets(attacks, request.strengths, [])  # refused before anything slow
+    check_output(request.output)
     models = LanguageModels(request.device, say)
     scorers = load_scorers(request.detectors, request.scoring, say, models)
     asked = text_sets(attacks, request.strengths, list(scorers))

@@ -1,7 +1,7 @@
 """A YAML of detectors x corpora x protocols -> judgements, figures, tables and plots in a folder; resumable."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from pipelines.benchmark_config import BenchmarkConfig
 from pipelines.benchmark_features import FeatureSource, Seen
 from pipelines.cells import cell_name, digest_of, publish_frame
 from pipelines.figures import figures_table
+from pipelines.fitting import check_output
 from pipelines.judging import Contender, Trainings, judged
 from pipelines.means import means_table, means_with_intervals
 from pipelines.protocols import PROTOCOLS, Fold, folds
@@ -26,6 +27,14 @@ Finished = Callable[[pl.DataFrame, pl.DataFrame], None]
 """Given the judgements and the figures of each cell as it is finished, for experiment tracking."""
 
 
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """What a benchmark gave: its means, and why each cell that could not be judged is left out of them."""
+
+    means: pl.DataFrame
+    left_out: list[str]
+
+
 @dataclass
 class Benchmark:
     """A benchmark under way in a folder: what is judged already stays judged.
@@ -35,12 +44,16 @@ class Benchmark:
         folder: of the output; a folder `judgements` in it holds a file for each fold and detector.
         plain: its documents with the features that most detectors read.
         others: by label, the same documents as detectors see them that read more.
+
+    Attributes:
+        left_out: cells that could not be judged, each with the reason.
     """
 
     config: BenchmarkConfig
     folder: Path
     plain: Seen
     others: Mapping[str, Seen]
+    left_out: list[str] = field(default_factory=list)
     _trained: tuple[Fold, int, dict[str, Trainings]] | None = None
 
     def cells(self) -> Iterator[tuple[Fold, Contender, int, Path]]:
@@ -74,7 +87,8 @@ class Benchmark:
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Judge what is not judged yet; returns all judgements and all figures.
 
-        A fold that cannot be done for a detector (a class is missing in what it would learn from) is told and left out.
+        A fold that cannot be done for a detector (a class is missing in what it would learn from, its scores are no
+        numbers) is told and left out.
 
         Args:
             say: told what a person should know.
@@ -92,13 +106,15 @@ class Benchmark:
         if len(missing) < len(cells):
             say(f"{len(cells) - len(missing)} of {len(cells)} are judged already and kept")
         for place, (fold, contender, seed, path) in enumerate(missing, start=1):
-            say(f"[{place}/{len(missing)}] {contender.label}, {fold.protocol}: {fold.held_out}, seed {seed}")
+            what = f"{contender.label}, {fold.protocol}: {fold.held_out}, seed {seed}"
+            say(f"[{place}/{len(missing)}] {what}")
             try:
                 frame = pl.read_parquet(path) if path.is_file() else self._judged(fold, contender, seed, progress)
+                figures = figures_table(frame, fprs=self.config.fprs, resamples=self.config.resamples)
             except (ValueError, InputError, DetectorError) as error:
                 say(f"left out: {error}")
+                self.left_out.append(f"{what} is left out: {error}")
                 continue
-            figures = figures_table(frame, fprs=self.config.fprs, resamples=self.config.resamples)
             publish_frame(figures, self._figures_file(path))
             publish_frame(frame, path)  # last: its presence says that both are there
             finished(frame, figures)
@@ -156,12 +172,13 @@ def run_benchmark(
     rows_line: RowsProgress = lambda rows, total, tokens: None,
     progress: Progress = silent,
     tracker: Tracker = UNTRACKED,
-) -> pl.DataFrame:
-    """Extract, train, judge, write the report, record the run and each of its cells; returns the means.
+) -> BenchmarkResult:
+    """Extract, train, judge, write the report, record the run and each of its cells.
 
     Raises:
         PawnError: for everything that can be wrong with corpora, backbone, detectors or the disk.
     """
+    check_output(folder)
     source = FeatureSource(config, LanguageModels(device, say), cache, rows_line)
     source.check()
     with tracker.run("benchmark", config.name, config.settings() | {"features": source.identity()}) as run:
@@ -181,8 +198,9 @@ def run_benchmark(
         judgements, figures = benchmark.run(say, progress, finished)
         say("Intervals of the means")
         means = means_with_intervals(figures, judgements, fprs=config.fprs, resamples=config.resamples)
-        written = write_report(judgements, figures, means, folder, f"Benchmark {config.name}", config.fprs)
+        title = f"Benchmark {config.name}"
+        written = write_report(judgements, figures, means, folder, title, config.fprs, benchmark.left_out)
         run.metrics(headline(means))
         for path in written:
             run.file(path, "plots" if path.parent.name == "plots" else "")
-    return means
+    return BenchmarkResult(means, benchmark.left_out)

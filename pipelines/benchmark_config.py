@@ -91,7 +91,10 @@ class BenchmarkConfig:
 
 
 def _list_of(right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and bool(value) and all(right(item) for item in value)
+    """Whether a value is a list of such things, each once."""
+    return lambda value: (
+        isinstance(value, list) and bool(value) and all(right(item) for item in value) and len(set(value)) == len(value)
+    )
 
 
 def _text(value: object) -> bool:
@@ -102,12 +105,12 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("text", _text),
     "backbone": ("text", _text),
     "codec": ("text", _text),
-    "protocols": (f"a list of {', '.join(PROTOCOLS)}", _list_of(lambda name: name in PROTOCOLS)),
-    "seeds": ("a list of whole numbers from 0", _list_of(lambda seed: type(seed) is int and seed >= 0)),
-    "fprs": ("a list of rates between 0 and 1", _list_of(lambda fpr: type(fpr) is float and 0 < fpr < 1)),
+    "protocols": (f"a list of {', '.join(PROTOCOLS)}, each once", _list_of(lambda name: name in PROTOCOLS)),
+    "seeds": ("a list of whole numbers from 0, each once", _list_of(lambda seed: type(seed) is int and seed >= 0)),
+    "fprs": ("a list of rates between 0 and 1, each once", _list_of(lambda fpr: type(fpr) is float and 0 < fpr < 1)),
     "max_length": ("a whole number from 16", lambda value: type(value) is int and value >= 16),
     "observer": ("text", _text),
-    "layers": ("a list of whole numbers from 1", _list_of(lambda layer: type(layer) is int and layer >= 1)),
+    "layers": ("a list of whole numbers from 1, each once", _list_of(lambda layer: type(layer) is int and layer >= 1)),
     "share": ("a number above 0, at most 1", lambda value: type(value) in (int, float) and 0 < value <= 1),
     "resamples": ("a whole number from 100", lambda value: type(value) is int and value >= 100),
 }
@@ -151,6 +154,11 @@ def _contenders(given: object, observer: str | None, wrong: list[str]) -> tuple[
         fields = {"name": entry} if isinstance(entry, str) else entry
         if not isinstance(fields, dict) or "name" not in fields or fields.keys() - {"name", "label", "settings"}:
             wrong.append(f"detectors: expected a name, or name, label and settings, got {entry!r}")
+            continue
+        if not isinstance(fields.get("settings") or {}, dict):
+            wrong.append(
+                f"detectors: settings of {fields['name']}: expected names with values, got {fields['settings']!r}"
+            )
             continue
         name = str(fields["name"])
         contender = Contender(str(fields.get("label", name)), name, fields.get("settings") or {})

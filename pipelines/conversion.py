@@ -81,8 +81,12 @@ def convert(card: DataCard, sources: Sequence[str], output: Path, *, rejected: P
     if output.suffix.lower() != ".parquet":
         raise UsageError(f"cannot write {output}: the one form is Parquet; name it OUT.parquet")
     files = files_of(card, sources)
-    if output.resolve() in {file.path.resolve() for file in files.files}:
-        raise UsageError(f"{output} is one of the sources; write to another file")
+    places = {file.path.resolve() for file in files.files}
+    for path in (output, rejected):
+        if path is not None and path.resolve() in places:
+            raise UsageError(f"{path} is one of the sources; write to another file")
+    if rejected is not None and rejected.resolve() == output.resolve():
+        raise UsageError(f"the texts and the rejected rows cannot both be written to {output}")
     result = Conversion(files=len(files.files), skipped=files.skipped)
     provenance = _provenance(card, files, result)
     temporary = output.with_name(output.name + ".tmp")
@@ -128,7 +132,9 @@ class _Listing:
     def __init__(self, stack: ExitStack, path: Path | None):
         self._writer: Any = None
         if path is not None:
-            file: TextIO = stack.enter_context(path.open("w", encoding="utf-8", newline=""))
+            with disk_errors(path, "choose another --rejected"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file: TextIO = stack.enter_context(path.open("w", encoding="utf-8", newline=""))
             self._writer = csv.writer(file)
             self._writer.writerow(["place", "reason", "detail"])
 

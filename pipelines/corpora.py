@@ -14,6 +14,7 @@ from features.errors import UsageError
 from pipelines import formats
 from pipelines.formats import Record
 from pipelines.inputs import FORMATS, Source, reading, resolve
+from pipelines.layouts.files import file_sha256
 from pipelines.results import RESULT_SCHEMA
 
 ALL_COLUMNS = "*"
@@ -66,10 +67,8 @@ class Corpus:
         self._sources = list(sources)
         self._options = options
         shared = Counter(source.base_name for source in sources)
-        self._tables = [
-            _Layout.of(source, options, source.base_name if shared[source.base_name] == 1 else source.name)
-            for source in sources
-        ]
+        self._names = [source.base_name if shared[source.base_name] == 1 else source.name for source in sources]
+        self._tables = [_Layout.of(source, options, name) for source, name in zip(sources, self._names, strict=True)]
 
     @classmethod
     def open(cls, inputs: Sequence[str], options: CorpusOptions, *, spool_dir: Path | None = None) -> "Corpus":
@@ -120,6 +119,19 @@ class Corpus:
             "files": [_file_identity(source) for source in self._sources],
             "options": asdict(self._options),
         }
+
+    def sha256(self) -> dict[str, str]:
+        """SHA-256 of each file by its name, without its folders where no two files share that."""
+        return {name: file_sha256(path) for name, path in zip(self._names, self.files, strict=True)}
+
+    def check_not_replaced(self, out: Path | None) -> None:
+        """Refuse to replace an input by what is made of it.
+
+        Raises:
+            UsageError: when the output is one of the files.
+        """
+        if out is not None and out.exists() and any(out.samefile(path) for path in self.files):
+            raise UsageError(f"output {out} is one of the inputs and would be replaced; give another name with -o")
 
     def count_rows(self) -> int:
         """How many rows there are. Reads everything once, so it also finds whatever is damaged.

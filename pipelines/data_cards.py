@@ -124,9 +124,14 @@ def _problems(front: Mapping[Any, Any], stem: str) -> Iterator[str]:
     for name in _COUNTS:
         if front.get(name) is not None and type(front[name]) is not int:
             yield f"{name} is {front[name]!r}, expected a whole number"
+    files, sha256 = front.get("files") or "", front.get("sha256") or ""
+    if not isinstance(files, str | list):
+        yield f"files is {files!r}, expected a name or a list of names"
+    if not isinstance(sha256, str | dict):
+        yield f"sha256 is {sha256!r}, expected a hash or 'file: hash' lines"
     labels = front.get("label_mapping")
     for raw, meaning in labels.items() if isinstance(labels, dict) else ():
-        if meaning not in _LABELS:
+        if not isinstance(meaning, str) or meaning not in _LABELS:
             yield f"label_mapping says {raw!r} is {meaning!r}, expected human or machine"
     if front.get("name") and not _NAME.fullmatch(str(front["name"])):
         yield f"name is {front['name']!r}, expected letters, digits, '.', '_' and '-'"

@@ -16,6 +16,7 @@ from features.errors import DetectorError, InputError
 from pipelines.corpora import Corpus, CorpusOptions, Row
 from pipelines.evaluated_texts import EvaluatedTexts
 from pipelines.figures import JUDGEMENT_SCHEMA, OWN_CALIBRATION, figures_table
+from pipelines.fitting import check_output
 from pipelines.means import means_with_intervals
 from pipelines.protocols import attack_name, generator_name
 from pipelines.reports import headline, write_report
@@ -99,6 +100,7 @@ def run_evaluation(
         DetectorError: when every detector fails.
         PawnError: for everything else that can be wrong with detectors, files or the disk.
     """
+    check_output(request.output)
     scorers = load_scorers(
         request.detectors,
         ScoringSettings(
@@ -240,7 +242,10 @@ def _own_calibration(name: str, own: Calibration) -> pl.DataFrame:
         (OWN_CALIBRATION, Document(id=f"calibration:{place}", text="", label=0, domain=domain), length, score)
         for place, (domain, length, score) in enumerate(zip(domains, n_tokens, own.scores.tolist(), strict=True))
     ]
-    return _frame(name, "calibration", rows).with_columns(source=pl.int_range(count, dtype=pl.Int64))
+    # Domains as they are: one that knows none decides by all its scores alike, and so must these.
+    return _frame(name, "calibration", rows).with_columns(
+        source=pl.int_range(count, dtype=pl.Int64), domain=pl.Series(domains, dtype=pl.String)
+    )
 
 
 def _jsonable(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from features.registry import resolve
 from pipelines.corpora import Corpus, CorpusOptions
 from pipelines.extraction import ExtractionSummary, extract_corpus, load_extractor
 from pipelines.options import cache_directory
+from pipelines.tracked_data import record_inputs
 from pipelines.tracking import COST, Tracker
 from pipelines.training_data import RowsProgress, backbone_record
 
@@ -57,8 +58,7 @@ def run_extraction(
         store = FeatureStore(cache_directory(request.cache), extractor.fingerprint, codec)
         settings = asdict(request) | features_record(extractor, store)
         with tracker.run("extract", store.folder.name, settings) as run:
-            for path in corpus.files:
-                run.dataset(path, "extraction")
+            record_inputs(run, request.inputs, "extraction", request.input_format)
             progress(0, total, 0)  # the clock starts here, not after the first block
             summary = extract_corpus(
                 corpus.rows(), extractor, store, lambda rows, tokens: progress(rows, total, tokens)

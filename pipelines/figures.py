@@ -215,9 +215,10 @@ def calibration_of(part: pl.DataFrame) -> Calibration | None:
     human = part.filter(label=0)
     if not len(human):
         return None
-    own = human["corpus"][0] == OWN_CALIBRATION
-    groups = (human["domain"].to_numpy(), human["n_tokens"].to_numpy()) if own else (None, None)
-    return Calibration(human["score"].to_numpy(), {}, *groups)
+    if human["corpus"][0] != OWN_CALIBRATION:
+        return Calibration(human["score"].to_numpy(), {})
+    domains = None if human["domain"].null_count() else human["domain"].to_numpy()
+    return Calibration(human["score"].to_numpy(), {}, domains, human["n_tokens"].to_numpy())
 
 
 def _figures(

@@ -11,7 +11,7 @@ import numpy as np
 
 from cache.codec import Codec
 from cache.projection import BASIS_FILE, Projection
-from detect.calibration import Calibration
+from detect.calibration import PROVENANCE_FILE, Calibration
 from detect.protocol import CARD_FILE, reads_text
 from detect.splits import split_groups, versions
 from detect.trained import Progress, TrainableDetector, TrainableTextDetector
@@ -138,6 +138,7 @@ class TrainedDetector:
             PawnError: when the disk refuses.
         """
         with disk_errors(directory, "then repeat the command: what it computed of the texts is kept"):
+            (directory / PROVENANCE_FILE).unlink(missing_ok=True)  # of other weights: none is better than a wrong one
             self.detector.save(directory)
             self.calibration.save(directory)
             if isinstance(self.codec, Projection):
@@ -344,10 +345,10 @@ def check_output(directory: Path) -> None:
     path = directory.absolute()
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     if not nearest.is_dir():
-        raise UsageError(f"cannot write a detector to {directory}: {nearest} is a file; choose another folder with -o")
+        raise UsageError(f"cannot write to folder {directory}: {nearest} is a file; choose another folder with -o")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UsageError(
-            f"cannot write a detector to {directory}: no right to write in {nearest}; choose another folder with -o"
+            f"cannot write to folder {directory}: no right to write in {nearest}; choose another folder with -o"
         )
 
 

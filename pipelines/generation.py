@@ -124,9 +124,10 @@ def run_generation(
         raise UsageError(f"expected an output that ends in .parquet, got {request.output}")
     with disk_errors(request.output, "choose another -o"):
         request.output.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours
-    files = resolve(request.model, progress=say)
-    backbone = Backbone.load(files, device=request.device)
     with Corpus.open(request.inputs, request.columns) as corpus:
+        corpus.check_not_replaced(request.output)
+        files = resolve(request.model, progress=say)
+        backbone = Backbone.load(files, device=request.device)
         found = {text_key(row.document.text): row.document for row in corpus.rows() if row.document.label == 0}
     orders = placed(list(found.values()), backbone, files, request)
     _say_alone(orders, say)

@@ -31,6 +31,7 @@ from pipelines.robustness_figures import robustness_table
 from pipelines.robustness_report import write_robustness_report
 from pipelines.scorers import AnyScorer, LanguageModels
 from pipelines.text_training import checkpoint_folder
+from pipelines.tracked_data import record_inputs
 from pipelines.tracking import UNTRACKED, Run, Tracker
 from pipelines.training import TrainingRequest
 from pipelines.training_data import RowsProgress, held_in
@@ -100,6 +101,8 @@ class HardeningRequest(TrainingRequest):
         Raises:
             UsageError: naming what is wrong.
         """
+        if "-" in (*self.outputs, *self.hold_out_outputs):
+            raise UsageError("outputs of attackers are read from files; standard input is for --data alone")
         known = {name: attack_entry(name) for name in (*self.attacks, *self.hold_out)}
         check_methods((*self.redteam, *self.hold_out_redteam))
         if not (self.seen or self.outputs) or not (self.held_out or self.hold_out_outputs):
@@ -314,8 +317,7 @@ def run_hardening(
         say(f"{len(workshop.documents):,} texts, each once, with one label; {workshop.failed:,} rows cannot be used")
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
         with tracker.run("harden", request.called, settings | {"backbone_record": workshop.facts.backbone}) as run:
-            for path in corpus.files:
-                run.dataset(path, "training")
+            record_inputs(run, [*request.inputs, *outputs], "training", request.input_format)
             are_outputs, are_held_out = (
                 held_in(workshop.documents, files, request.corpus_options).tolist()
                 for files in (outputs, request.hold_out_outputs)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -256,6 +257,10 @@ def _sniffed(path: Path, digest: str, input_format: str | None, text_column: str
     return source
 
 
+_LOOKS_LIKE_ROWS = re.compile(r"""\s*(?:[\[{]\s*["{\[]|[\[{]\s*$|["\w-]+([,\t])["\w-]+(?:\1["\w-]+)*\s*$)""")
+"""A JSON array or object, or a header: names without spaces between commas or tabs, and nothing else."""
+
+
 def _sniff_format(stream: BinaryIO, text_column: str) -> str:
     first = next((line for line in stream if line.strip(b"\xef\xbb\xbf \t\r\n")), b"")
     if first.startswith(b"PAR1"):
@@ -271,4 +276,10 @@ def _sniff_format(stream: BinaryIO, text_column: str) -> str:
         names = next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter), [])
         if len(names) > 1 and text_column in names:
             return found
+    if _LOOKS_LIKE_ROWS.match(line) or line.strip() == text_column:
+        raise UsageError(
+            f"standard input begins with {line.strip()[:60]!r}, which looks like rows and not like one text, and is no "
+            f"JSONL and no table with a column {text_column!r}: say what it is with --input-format csv, tsv, jsonl, "
+            "lines or text, and which column holds the texts with --text-column"
+        )
     return "text"

@@ -1,5 +1,6 @@
 """Options that several commands share, named and explained once."""
 
+import math
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -50,13 +51,24 @@ resamples_option = click.option(
 )
 
 
+class Number(click.FloatRange):
+    """A number in a range, which "nan" is not: click compares, and every comparison with it is false."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; a usage error for what is none."""
+        found: float = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value} is no number.", param, ctx)
+        return found
+
+
 def rates_option(default: tuple[float, ...], explanation: str) -> Callable[[Command], Command]:
     """The option that names false-positive rates, each with what it is for."""
     return click.option(
         "--fpr",
         "fprs",
         multiple=True,
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        type=Number(0, 1, min_open=True, max_open=True),
         default=default,
         show_default=True,
         help=explanation,
@@ -183,8 +195,20 @@ tracking_options = all_of(
     experiment_option,
 )
 
+
+def _model_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse a name that MLflow would refuse, before the training rather than after it."""
+    if value is not None and (not value.strip() or set(value) & set("/:")):
+        raise click.BadParameter(f"expected a name without '/' and ':', got {value!r}")
+    return value
+
+
 register_option = click.option(
-    "--register-as", default=None, metavar="NAME", help="Register the detector in MLflow under this name."
+    "--register-as",
+    default=None,
+    metavar="NAME",
+    callback=_model_name,
+    help="Register the detector in MLflow under this name.",
 )
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.errors import PawnError
-from features.whole_files import sync_folder
+from features.whole_files import sync
 
 RUN_KEY = "pawn.run"
 """Key of the run's identity in the metadata of parts and of results."""
@@ -154,10 +154,9 @@ def disk_errors(path: Path, advice: str) -> Iterator[None]:
 
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished file its name: afterwards it is whole on the disk, under that name."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(temporary)
     os.replace(temporary, path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def publish_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -287,6 +287,8 @@ def _named(frame: pl.DataFrame, *, folds: bool = True) -> str:
     protocol, count = frame["protocol"][0], frame["held_out"].n_unique()
     if protocol == "in-domain":
         return "in domain"
+    if protocol == "evaluation":  # of detectors that were ready: nothing was left out
+        return "on the texts given"
     return f"leaving out one {protocol}" + (f" of {count} at a time" if folds and count > 1 else " at a time")
 
 

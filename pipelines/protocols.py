@@ -171,8 +171,8 @@ def _sizes(whole: Fold, source: np.ndarray, seed: int, judged: np.ndarray) -> It
     _, number = np.unique(source[genuine], return_inverse=True)  # 0, 1, ... for each source
     rank = np.random.default_rng(seed).permutation(number.max() + 1)
     order = np.argsort(rank[number], kind="stable")
-    for share in SIZES:
-        kept = genuine[order[: max(2, round(share * len(order)))]]
+    for count in dict.fromkeys(max(2, round(share * len(order))) for share in SIZES):
+        kept = genuine[order[:count]]
         train = np.sort(np.concatenate([kept, made]))
         yield replace(whole, protocol="size", held_out=f"{len(kept)} texts", train=train)
 

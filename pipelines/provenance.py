@@ -130,4 +130,5 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 def key(name: str) -> str:
     """A name of a setting or a metric as MLflow takes it: `tpr@1%` is `tpr_at_1pct`."""
     named = name.replace("@", "_at_").replace("%", "pct")
-    return re.sub(r"[^\w\-. :/]", "_", named, flags=re.ASCII).strip("/")[:250]
+    clean = re.sub(r"[^\w\-. :/]", "_", named, flags=re.ASCII)
+    return "/".join(part for part in clean.split("/") if part not in ("", ".", ".."))[:250]

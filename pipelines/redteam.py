@@ -20,7 +20,6 @@ from features.extractor import DEFAULT_MAX_LENGTH
 from features.registry import BackboneFiles, resolve
 from pipelines.attacked_texts import queried
 from pipelines.corpora import Corpus, CorpusOptions
-from pipelines.layouts.files import file_sha256
 from pipelines.parts import disk_errors, publish_json
 from pipelines.provenance import plain
 from pipelines.redteam_texts import TextSet, human_texts, read_texts, write_texts
@@ -284,7 +283,7 @@ def prepare(request: RedTeamRequest, say: Say, steps: Steps) -> RedTeam:
     reference = Backbone.load(files, device=request.device)
     with Corpus.open(request.inputs, request.columns) as corpus:
         documents = [row.document for row in corpus.rows() if row.document.text]
-        hashes = {path.name: file_sha256(path) for path in corpus.files}
+        hashes = corpus.sha256()
     found = cut_prompts(
         documents, reference, prompt_tokens=request.prompt_tokens, new_tokens=request.sampling.new_tokens
     )

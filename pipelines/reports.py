@@ -38,7 +38,7 @@ def write_report(
     Raises:
         PawnError: when the disk refuses.
     """
-    with disk_errors(folder, "then repeat the command: what was judged is kept"):
+    with disk_errors(folder, "then repeat the command"):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / ".judgements.tmp"
         with_fixed_rules(judgements, fprs).write_parquet(temporary)

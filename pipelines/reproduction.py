@@ -146,7 +146,7 @@ def compare(before: Mapping[str, float], after: Mapping[str, float], tolerance: 
     for name in names:
         first, second = before.get(name), after.get(name)
         counts = first is not None and second is not None and first.is_integer() and second.is_integer()
-        allowed = tolerance if first is None or counts else tolerance * max(1.0, abs(first))
+        allowed = 0.0 if counts or first is None else tolerance * max(1.0, abs(first))
         compared.append(Comparison(name, first, second, allowed))
     return compared
 

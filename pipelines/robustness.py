@@ -58,6 +58,7 @@ class StressTest:
                 self.left_out = left_out
                 self.say(f"{left_out:,} texts are left out: a detector has no score for them (too short)")
                 self.subjects = self.subjects.subset(np.flatnonzero(usable).tolist())
+                self.subjects.check()
                 frames = [frame.filter(usable) for frame in frames]
             self._clean = pl.concat(frames)
         return self._clean

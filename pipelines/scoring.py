@@ -17,7 +17,7 @@ from detect.checked_scores import checked_scores
 from detect.protocol import needs_hidden, reads_text
 from features.backbone import Backbone
 from features.documents import Status
-from features.errors import DetectorError, UsageError
+from features.errors import DetectorError
 from features.extractor import DEFAULT_MAX_LENGTH, Extractor
 from features.registry import resolve
 from pipelines.corpora import Corpus, Row
@@ -206,7 +206,7 @@ def score_corpus(
             "max_length": settings.max_length,
             "observer": detector.check_observer(settings.observer),
         }
-    _check_output(corpus, out)
+    corpus.check_not_replaced(out)
     writer = ResultWriter(out, identity=identity, carried=corpus.carried)
     total = corpus.count_rows()
     _report_start(corpus, writer, total, say)
@@ -220,12 +220,6 @@ def score_corpus(
         done += len(results)
         on_progress(done, total, scorer.tokens_done)
     return writer.finish(scorer.describe(), expected_rows=total)
-
-
-def _check_output(corpus: Corpus, out: Path | None) -> None:
-    """Refuse to replace an input by its own scores."""
-    if out is not None and out.exists() and any(out.samefile(path) for path in corpus.files):
-        raise UsageError(f"output {out} is one of the inputs and would be replaced; give another name with -o")
 
 
 def _report_start(corpus: Corpus, writer: ResultWriter, total: int, say: Callable[[str], None]) -> None:

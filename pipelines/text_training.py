@@ -31,6 +31,7 @@ from pipelines.fitting import (
     say_texts,
 )
 from pipelines.parts import disk_errors
+from pipelines.tracked_data import record_inputs
 from pipelines.tracking import UNTRACKED, Tracker
 from pipelines.training_data import RowsProgress, corpora_record, distinct_texts
 
@@ -189,8 +190,7 @@ def run_text_training(
         detector = recipe.new(facts.name, say)
         asked = asdict(replace(request, settings={})) | {"recipe": asdict(recipe)}
         with tracker.run("train", facts.name, asked) as run:
-            for path in corpus.files:
-                run.dataset(path, "training")
+            record_inputs(run, [*request.inputs, *request.only_learnt], "training", request.input_format)
             data = load_texts(corpus, detector, total, rows_line)
             say_texts(say, len(data.documents), data.failed, data.repeated, data.conflicting)
             checkpoints = checkpoint_folder(request.output)

@@ -190,6 +190,9 @@ class _Store:
         except (
             Exception
         ) as error:  # a store fails in the words of sockets, SQL or MLflow; the work must not fail with it
+            if getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE":  # it answers, and refuses this alone
+                self.say(f"Not tracked: {what}: {reason(error)}")
+                return None
             self.lost = True
             self.say(f"Tracking ends here: cannot record {what}: {reason(error)}. The work goes on without a record")
             return None
@@ -306,6 +309,9 @@ class MlflowRun:
         if error is not None:
             told = f"{type(error).__name__}: {error}"[:MAX_TAG]
             self.store.attempt("a failure", lambda client: client.set_tag(self.id, "pawn.error", told))
+        if self.store.lost:  # perhaps it can end a run all the same: one that runs for ever misleads
+            with suppress(Exception), quiet():
+                self.store.client.set_terminated(self.id, status)
         self.store.attempt("a run's end", lambda client: client.set_terminated(self.id, status))
         self.ended = True
 

@@ -30,6 +30,7 @@ from pipelines.fitting import (
     say_texts,
 )
 from pipelines.options import cache_directory
+from pipelines.tracked_data import record_inputs
 from pipelines.tracking import UNTRACKED, Run, Tracker
 from pipelines.training_data import RowsProgress, TrainingData, backbone_record, corpora_record, load_training_data
 
@@ -178,8 +179,7 @@ def run_training(
         facts = DetectorFacts(request.called, backbone_record(extractor, codec), corpora_record(corpus))
         settings = _settings(request, make, facts) | features_record(extractor, store)
         with tracker.run("train", facts.name, settings) as run:
-            for path in corpus.files:
-                run.dataset(path, "training")
+            record_inputs(run, [*request.inputs, *request.only_learnt], "training", request.input_format)
             data, extraction = load_training_data(corpus, extractor, store, total, rows_line)
             say_texts(say, len(data.documents), extraction.failed, data.repeated, data.conflicting)
             trained = train_detector(

@@ -1,6 +1,5 @@
 """Labelled files -> cached features with their labels, and the record of both that a detector keeps."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +90,7 @@ def held_in(documents: Sequence[Document], files: Sequence[str], options: Corpus
 
 def corpora_record(data: Corpus) -> list[dict[str, Any]]:
     """Name and SHA-256 of each training file."""
-    return [{"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in data.files]
+    return [{"file": name, "sha256": digest} for name, digest in data.sha256().items()]
 
 
 def backbone_record(extractor: Extractor, codec: Codec) -> dict[str, Any]:

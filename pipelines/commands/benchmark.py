@@ -2,14 +2,14 @@
 
 import click
 
-from pipelines.options import cache_directory, cache_option, progress_option, tracking_options
+from pipelines.options import cache_directory, cache_option, device_option, progress_option, tracking_options
 
 
 @click.command()
 @click.argument("config", metavar="CONFIG")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder for scores, tables and pictures.")
 @cache_option
-@click.option("--device", default=None, help="cpu or cuda.  [default: cuda when there is one]")
+@device_option
 @progress_option
 @tracking_options
 def command(
@@ -27,6 +27,8 @@ def command(
     CONFIG names corpora (files), detectors, protocols (in-domain, corpus, domain, generator, attack, length, size) and
     seeds; benchmarks/quality.yaml is one. What is judged is kept: a killed run goes on when the command is repeated.
 
+    Exit codes: 0 done, 1 failure, 2 wrong usage, 3 done but some folds could not be judged (the report says which).
+
     \b
     Example:  pawn benchmark benchmarks/quality.yaml -o report
     """
@@ -39,7 +41,7 @@ def command(
     from pipelines.tracking import open_tracker
 
     line = ProgressLine(shown=shown)
-    means = run_benchmark(
+    found = run_benchmark(
         BenchmarkConfig.read(Path(config)),
         Path(output),
         cache_directory(cache),
@@ -50,5 +52,5 @@ def command(
         tracker=open_tracker(tracking_uri, enabled=track, experiment=experiment, say=line.say),
     )
     line.close()
-    print_means(means, Path(output))
-    return 0
+    print_means(found.means, Path(output))
+    return 3 if found.left_out else 0

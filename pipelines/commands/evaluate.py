@@ -3,6 +3,7 @@
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pipelines.options import (
     cache_directory,
@@ -29,7 +30,8 @@ from pipelines.options import (
     "--raid",
     default=None,
     metavar="CSV",
-    help="RAID's test file, which has no labels: write a leaderboard submission of the one detector to DIR instead.",
+    help="RAID's test file, which has no labels: write a leaderboard submission of the one detector to DIR instead. "
+    "Its features are kept only where --cache says.",
 )
 @click.option("--contact", default="", help="Of the submission: whom the leaderboard's keepers can ask.")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder for scores, tables and pictures.")
@@ -68,6 +70,7 @@ def command(
     """
     if (raid is None) == (not options["inputs"]):
         raise click.UsageError("give labelled texts with --data, or RAID's test file with --raid")
+    _check_submission(raid, contact)
     if raid is not None:
         return _submission(raid, contact, output, cache, shown, options)
     from pathlib import Path
@@ -98,6 +101,19 @@ def command(
     return 1 if found.failed else 3 if found.unscored else 0
 
 
+def _check_submission(raid: str | None, contact: str) -> None:
+    """Refuse what has no meaning for RAID's test file, which has columns of its own and no labels, or without it."""
+    if raid is None:
+        if contact:
+            raise click.UsageError("--contact is of a submission: give it with --raid")
+        return
+    context = click.get_current_context()
+    for name in ("fprs", "resamples", "calibrate_on", "text_column", "id_column", "label_column", "input_format"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = "--fpr" if name == "fprs" else f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} does nothing with --raid: leave it out")
+
+
 def _submission(
     raid: str, contact: str, output: str, cache: str | None, shown: bool | None, options: dict[str, Any]
 ) -> int:
@@ -113,7 +129,7 @@ def _submission(
     (detector,) = options["detectors"]
     settings = ScoringSettings(
         detector=detector,
-        cache=cache,
+        cache=None if cache is None else Path(cache),
         **{name: options[name] for name in ("backbone", "max_length", "device", "observer")},
     )
     line = ProgressLine(shown=shown)

@@ -19,7 +19,12 @@ def _settings(context: click.Context, parameter: click.Parameter, values: Sequen
         name, equals, given = value.partition("=")
         if not equals or not name:
             raise click.BadParameter(f"expected NAME=VALUE such as epochs=4, got {value!r}")
-        found[name.strip().replace("-", "_")] = yaml.safe_load(given)
+        try:
+            found[name.strip().replace("-", "_")] = yaml.safe_load(given)
+        except yaml.YAMLError as error:
+            raise click.BadParameter(f"expected NAME=VALUE such as epochs=4, got {value!r}") from error
+    if "seed" in found:
+        raise click.BadParameter("the seed is an option of its own: --seed")
     return found
 
 

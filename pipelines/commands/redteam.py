@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from pipelines.options import (
+    Number,
     cache_directory,
     cache_option,
     device_option,
@@ -54,18 +55,18 @@ from pipelines.options import (
 )
 @click.option("--new-tokens", type=click.IntRange(min=16), default=64, show_default=True, help="Tokens of each text.")
 @click.option(
-    "--temperature", type=click.FloatRange(min=0, min_open=True), default=0.8, show_default=True, help="Of the drawing."
+    "--temperature", type=Number(min=0, min_open=True), default=0.8, show_default=True, help="Of the drawing."
 )
 @click.option(
     "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     default=1.0,
     show_default=True,
     help="Likeliest tokens are drawn from until they have this probability.",
 )
 @click.option(
     "--learning-rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=None,
     help="Of AdamW.  [default: 1e-3 for critic, 2e-4 for the others]",
 )
@@ -84,14 +85,14 @@ from pipelines.options import (
 )
 @click.option(
     "--human-weight",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=0.5,
     show_default=True,
     help="critic: of the loss on human texts.",
 )
 @click.option(
     "--verdict-weight",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=1.0,
     show_default=True,
     help="critic: of the detector's verdict on own texts.",
@@ -106,7 +107,7 @@ from pipelines.options import (
 @click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="dpo: passes over the pairs.")
 @click.option(
     "--beta",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=0.1,
     show_default=True,
     help="dpo: the higher, the closer the generator stays to what it was.",
@@ -122,7 +123,9 @@ from pipelines.options import (
 @cache_option
 @label_option
 @input_options
-@click.option("--seed", type=int, default=0, show_default=True, help="Of prompts, drawing and training.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of prompts, drawing and training."
+)
 @resamples_option
 @device_option
 @progress_option

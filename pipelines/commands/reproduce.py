@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.options import experiment_option, tracking_uri_option
+from pipelines.options import Number, experiment_option, tracking_uri_option
 
 if TYPE_CHECKING:
     from pipelines.reproduction import Comparison
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=1e-3,
     show_default=True,
     help="How far figures may be apart; counts must be equal.",

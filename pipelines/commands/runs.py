@@ -4,11 +4,13 @@ import click
 
 from pipelines.options import experiment_option, tracking_uri_option
 
+KINDS = ("extract", "train", "evaluate", "benchmark", "attack", "harden", "redteam")
+
 
 @click.command()
 @click.argument("run_ids", nargs=-1, metavar="[RUN_ID...]")
 @click.option("-n", "--last", type=click.IntRange(min=1), default=20, show_default=True, help="Newest runs to list.")
-@click.option("--kind", default=None, metavar="KIND", help="Only runs of this: train, extract, evaluate, benchmark.")
+@click.option("--kind", type=click.Choice(KINDS), default=None, help="Only runs of this.")
 @click.option(
     "--metric",
     "metrics",

@@ -7,6 +7,7 @@ import click
 
 from detect.catalog import ENTRIES, TEXT, CatalogEntry
 from pipelines.options import (
+    Number,
     all_of,
     cache_option,
     codec_option,
@@ -86,7 +87,7 @@ text_options = all_of(data_options, only_learnt_option, naming_options, run_opti
 epochs = click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="At most this many.")
 peak_rate = click.option(
     "--learning-rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=1e-3,
     show_default=True,
     help="Of AdamW, at its peak.",
@@ -94,14 +95,14 @@ peak_rate = click.option(
 batch_size = click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Documents.")
 crop_probability = click.option(
     "--crop-probability",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.5,
     show_default=True,
     help="Share of texts cut at random.",
 )
 likelihood_weight = click.option(
     "--likelihood-weight",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=0.5,
     show_default=True,
     help="How much of the standardised mean log-likelihood is added to the score; 0 is the paper.",
@@ -117,7 +118,7 @@ def rounds(default: int) -> Callable[..., Any]:
 
 shrinkage = click.option(
     "--learning-rate",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     default=0.05,
     show_default=True,
     help="Share of each tree that is added.",
@@ -155,7 +156,7 @@ def fine_tuning_options(base: str, rate: float) -> Sequence[Callable[..., Any]]:
         ),
         click.option(
             "--learning-rate",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             default=rate,
             show_default=True,
             help="Of AdamW, at its peak.",

@@ -365,16 +365,25 @@ def test_a_benchmark_refuses_an_observer_that_is_not_there_before_it_extracts(
     assert not list((tmp_path / "fresh").rglob("*.parquet"))
 
 
+@pytest.mark.parametrize(
+    ("faulty", "told"),
+    [
+        ("return 1 / 0 + np.array([", "left out: detector surprise failed on"),
+        ("return np.nan * np.array([", "scores are missing"),
+    ],
+)
 def test_a_detector_of_ones_own_that_fails_leaves_the_others_their_folds(
-    toy: Toy, config: Path, pawn: Pawn, monkeypatch: pytest.MonkeyPatch
+    toy: Toy, config: Path, pawn: Pawn, monkeypatch: pytest.MonkeyPatch, faulty: str, told: str
 ) -> None:
     monkeypatch.chdir(config.parent)
-    (config.parent / "wrong_shape.py").write_text(OWN.replace("return np.array([", "return 1 / 0 + np.array(["))
-    more = {"protocols": ["in-domain"], "detectors": ["wrong_shape:Surprise", "rank"]}
+    name = f"faulty_{len(faulty)}"  # a module of its own: Python keeps those that it has read
+    (config.parent / f"{name}.py").write_text(OWN.replace("return np.array([", faulty))
+    more = {"protocols": ["in-domain"], "detectors": [f"{name}:Surprise", "rank"]}
     config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | more))
     result = benchmark(pawn, toy, config)
-    assert result.code == 0, result.err
-    assert "left out: detector surprise failed on" in result.err
+    assert result.code == 3, result.err
+    assert told in result.err
+    assert told in (config.parent / "out" / "report.md").read_text()
     assert set(pl.read_parquet(config.parent / "out" / "judgements.parquet")["detector"]) == {"rank"}
 
 
@@ -450,7 +459,7 @@ def test_everything_that_is_wrong_with_a_configuration_is_said_at_once(toy: Toy,
         "detector pawn cannot be trained like that",
         "was trained already, perhaps on the texts that it would be judged on",
         "- protocols: expected a list of in-domain, corpus, domain",
-        "- seeds: expected a list of whole numbers from 0, got 0",
+        "- seeds: expected a list of whole numbers from 0, each once, got 0",
         "- unknown field 'sizes'",
     ):
         assert line in result.err, line

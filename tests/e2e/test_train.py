@@ -153,7 +153,7 @@ def test_an_output_folder_that_cannot_be_made_is_refused_before_the_work(
     (tmp_path / "file").write_text("in the way")
     result = pawn(*train[:-1], tmp_path / "file", "--data", toy.data)
     assert result.code == 2
-    assert f"cannot write a detector to {tmp_path / 'file'}: " in result.err
+    assert f"cannot write to folder {tmp_path / 'file'}: " in result.err
     assert "epoch" not in result.err
 
 

@@ -127,11 +127,30 @@ def test_compressed_files_are_read_as_what_is_in_them(tmp_path, extension):
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress])
 def test_standard_input_is_recognised_by_its_content(monkeypatch, compress):
     cases = {LINES: ["one", "two"], b"\xef\xbb\xbf\n \n" + LINES: ["one", "two"]}
-    cases |= {text: [text.decode()] for text in (b"a text\nof lines", b'{"text":\n"one"}', b"{not json}", b"[1]")}
-    cases |= {b'n,"text"\n1,one\n2,two': ["one", "two"], b"n\ttext\n1\tone": ["one"], b"text\none": ["text\none"]}
+    cases |= {text: [text.decode()] for text in (b"a text\nof lines", b"Dear all,\nyes", b"{not json}", b"[1] So")}
+    cases |= {b'n,"text"\n1,one\n2,two': ["one", "two"], b"n\ttext\n1\tone": ["one"]}
     for data, expected in cases.items():
         give_stdin(monkeypatch, compress(data))
         assert texts("-") == expected
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        b"id,body\n1,one\n2,two",
+        b"id\tbody\n1\tone",
+        b"text\none\ntwo",
+        b'[{"text": "one"}]',
+        b"[\n  1\n]",
+        b'{"text":\n"one"}',
+    ],
+)
+def test_rows_on_standard_input_that_are_not_recognised_are_not_read_as_one_text(monkeypatch, rows):
+    give_stdin(monkeypatch, rows)
+    with pytest.raises(UsageError, match=r"looks like rows and not like one text, .* --input-format csv, tsv, jsonl"):
+        texts("-")
+    give_stdin(monkeypatch, rows)
+    assert texts("-", input_format="text") == [rows.decode()]
 
 
 def test_parquet_on_standard_input_is_recognised(monkeypatch):
