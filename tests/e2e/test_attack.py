@@ -203,6 +203,12 @@ def test_texts_of_one_class_are_refused(toy: Toy, tmp_path: Path, pawn: Pawn) ->
     assert "0 machine texts" in result.err
 
 
+def test_texts_that_are_all_too_short_for_a_detector_are_refused_in_words(toy: Toy, tmp_path: Path, pawn: Pawn) -> None:
+    rows = [row | {"text": row["text"] if row["label"] else "No."} for row in labelled_rows(20)]
+    result = attack(pawn, toy, write_jsonl(tmp_path / "short.jsonl", rows), tmp_path / "out", "--attacks", "homoglyph")
+    assert (result.code, "got 0 human and" in result.err) == (1, True), result.err
+
+
 def test_detectors_data_and_folder_are_asked_for(pawn: Pawn) -> None:
     result = pawn("attack", "log-likelihood")
     assert result.code == 2

@@ -98,6 +98,9 @@ def test_figures_are_those_of_the_written_scores(toy: Toy, labelled: Path, tmp_p
             continue
         human = test.filter(label=0)["score"].to_numpy()
         assert row["real_fpr@20%"] == pytest.approx(np.mean(calibration.p_values(human) <= 0.2))
+        # The thresholds of `pawn score`: a calibration that knows no domains is as sure of itself here as there.
+        expected = calibration.thresholds(0.2, test["n_tokens"].to_numpy())
+        assert test["threshold@20%"].to_list() == expected.tolist()
     assert "log-likelihood has no calibration: give --calibrate-on" in result.err
     assert set(figures["slice"]) == {"all", "domain", "generator", "attack", "length"}
     assert (out / "report.md").read_text().count("![") >= 3
@@ -443,8 +446,15 @@ def test_the_other_benchmarks_of_this_repository_name_detectors_that_there_are(
 def test_everything_that_is_wrong_with_a_configuration_is_said_at_once(toy: Toy, tmp_path: Path, pawn: Pawn) -> None:
     content = {
         "corpora": {"mine": "nowhere.parquet"},
-        "detectors": ["binoculars", "lightgbmm", {"name": "pawn", "settings": {"epoch": 3}}, str(toy.detector)],
+        "detectors": [
+            "binoculars",
+            "lightgbmm",
+            {"name": "pawn", "settings": {"epoch": 3}},
+            str(toy.detector),
+            {"name": "rank", "settings": [1]},
+        ],
         "protocols": ["in-domian"],
+        "fprs": [0.1, 0.1],
         "seeds": 0,
         "sizes": [1],
     }
@@ -460,6 +470,8 @@ def test_everything_that_is_wrong_with_a_configuration_is_said_at_once(toy: Toy,
         "was trained already, perhaps on the texts that it would be judged on",
         "- protocols: expected a list of in-domain, corpus, domain",
         "- seeds: expected a list of whole numbers from 0, each once, got 0",
+        "- fprs: expected a list of rates between 0 and 1, each once, got [0.1, 0.1]",
+        "- detectors: settings of rank: expected names with values, got [1]",
         "- unknown field 'sizes'",
     ):
         assert line in result.err, line
@@ -502,6 +514,25 @@ def test_a_submission_is_a_run_with_its_files_that_can_be_reproduced(
     again = pawn("reproduce", run.info.run_id, *where)
     assert again.code == 0, again.err + again.out
     assert "all 4 agree" in again.out
+
+
+@pytest.mark.parametrize("option", ["--fpr=0.1", "--calibrate-on=x", "--label-column=x", "--resamples=100"])
+def test_what_means_nothing_for_a_submission_is_refused(toy: Toy, tmp_path: Path, pawn: Pawn, option: str) -> None:
+    shared = ("evaluate", "--detector", toy.detector, "-o", tmp_path / "out")
+    result = pawn(*shared, "--raid", "test.csv", option)
+    assert (result.code, f"{option.partition('=')[0]} does nothing with --raid" in result.err) == (2, True)
+    result = pawn(*shared, "--data", "x.csv", "--contact", "me")
+    assert (result.code, "--contact is of a submission" in result.err) == (2, True)
+
+
+def test_an_output_that_is_a_file_is_refused_before_the_work(
+    toy: Toy, labelled: Path, tmp_path: Path, pawn: Pawn
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    result = evaluate(pawn, toy, labelled, tmp_path / "file", "--detector", "log-likelihood")
+    assert (result.code, "is a file; choose another folder with -o" in result.err) == (2, True)
+    result = evaluate(pawn, toy, labelled, tmp_path / "out", "--detector", "log-likelihood", "--fpr", "nan")
+    assert (result.code, "nan is no number" in result.err) == (2, True)
 
 
 def test_one_of_data_and_raid_is_needed(toy: Toy, tmp_path: Path, pawn: Pawn) -> None:

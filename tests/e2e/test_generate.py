@@ -57,6 +57,11 @@ def test_what_cannot_be_written_after_or_to_is_said(data: Path, toy: Toy, tmp_pa
     command = ("generate", "--model", toy.model, "--data")
     wrong = pawn(*command, data, "-o", tmp_path / "made.csv")
     assert (wrong.code, "expected an output that ends in .parquet" in wrong.err) == (2, True)
+    own = tmp_path / "own.parquet"
+    pl.DataFrame({"text": ["some words"], "label": [0]}).write_parquet(own)
+    replaced = pawn(*command, own, "-o", own)
+    assert (replaced.code, "own.parquet is one of the inputs and would be replaced" in replaced.err) == (2, True)
+    assert len(pl.read_parquet(own)) == 1
     short = write_jsonl(tmp_path / "short.jsonl", [{"text": "a few words " * 4, "label": 0}])
     refused = pawn(*command, short, "-o", tmp_path / "made.parquet")
     assert (refused.code, "none of 1 human texts has 70 tokens" in refused.err) == (1, True)

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from detect.calibration import BAND_STARTS
-from detect.catalog import text_names, trainable_names
+from detect.calibration import BAND_STARTS, Calibration
+from detect.catalog import load_detector, text_names, trainable_names
 from detect.splits import split_groups
 from features.documents import Document
-from pipelines.fitting import SPLIT
+from features.errors import PawnError
+from pipelines.fitting import SPLIT, TrainedDetector
 from pipelines.text_training import TextLearner
 from tests.e2e.conftest import Pawn
 from tests.e2e.runs import (
@@ -345,3 +346,25 @@ def test_the_readmes_own_detector_scores(toy: Toy, tmp_path: Path, pawn: Pawn, m
     assert len(scores) == 240
     assert len(set(scores)) > 100
     assert max(scores) < 0
+
+
+def test_a_training_that_fails_midway_leaves_no_calibration_of_other_weights(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(toy.detector, tmp_path / "detector")
+    ready = load_detector(str(folder))
+    assert ready.calibration is not None
+
+    def full(self: Calibration, directory: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Calibration, "save", full)
+    with pytest.raises(PawnError, match="No space left on device"):
+        TrainedDetector(ready.detector, ready.calibration).save(folder)  # type: ignore[arg-type]  # it is trainable
+    assert load_detector(str(folder)).calibration is None  # scores, and no decisions by a wrong one
+
+
+def test_a_name_that_mlflow_would_refuse_is_refused_before_the_work(toy: Toy, tmp_path: Path, pawn: Pawn) -> None:
+    for name in ("team/detector", "", "a:b"):
+        result = pawn("train", "lightgbm", "--data", toy.data, "-o", tmp_path / "out", "--register-as", name)
+        assert (result.code, "expected a name without '/' and ':'" in result.err) == (2, True)

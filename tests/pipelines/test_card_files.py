@@ -80,6 +80,8 @@ def test_everything_that_is_wrong_with_a_card_is_said_at_once(tmp_path: Path):
         (f"---\n{FRONT.replace('rows: 3', 'rows: three')}---\n", "rows is 'three', expected a whole number"),
         (f"---\n{FRONT.replace('{all: 3}', '{all: 4}')}---\n", "splits add up to 4, rows is 3"),
         (f"---\n{FRONT.replace('{all: 3}', 'all')}---\n", "splits is 'all', expected 'key: value' lines"),
+        (f"---\n{FRONT}files: 3\nsha256: 5\n---\n", "files is 3, expected a name or a list of names; sha256 is 5, exp"),
+        (f"---\n{FRONT.replace('machine}', '[machine]}')}---\n", r"is \['machine'\], expected human or machine"),
     ],
 )
 def test_what_is_no_card_is_an_error(tmp_path: Path, content: str, message: str):

@@ -115,6 +115,12 @@ def test_outputs_that_cannot_be_are_wrong_usage(tmp_path: Path):
     table.write_parquet(tmp_path / "train.parquet")
     with pytest.raises(UsageError, match=r"train\.parquet is one of the sources"):
         convert(card("mage"), [str(tmp_path / "train.parquet")], tmp_path / "train.parquet")
+    out, before = tmp_path / "out.parquet", (tmp_path / "train.parquet").read_bytes()
+    with pytest.raises(UsageError, match=r"train\.parquet is one of the sources"):
+        convert(card("mage"), [str(tmp_path / "train.parquet")], out, rejected=tmp_path / "train.parquet")
+    assert (tmp_path / "train.parquet").read_bytes() == before
+    with pytest.raises(UsageError, match=r"the texts and the rejected rows cannot both be written to .*out\.parquet"):
+        convert(card("mage"), [source], out, rejected=out)
 
 
 def test_texts_that_utf8_cannot_write_never_reach_the_file(tmp_path: Path):

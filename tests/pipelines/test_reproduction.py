@@ -61,6 +61,7 @@ def test_figures_agree_within_the_tolerance_counts_exactly_and_costs_are_left_ou
     assert found == {"auroc": True, "loss": True, "rows": False, "none": True, "gone": False, "fold/new": False}
     assert [one.agrees for one in compare({"auroc": 0.9}, {"auroc": 0.9011}, 1e-3)] == [False]
     assert [one.agrees for one in compare({"auroc": 0.9}, {"auroc": math.nan}, 1e-3)] == [False]
+    assert [one.agrees for one in compare({"documents": 5.0}, {"documents": 6.0}, 1.0)] == [False]
     (exact,) = compare({"auroc": 0.9}, {"auroc": 0.9}, 0)
     assert (exact.agrees, exact.difference) == (True, 0)
 

@@ -240,6 +240,29 @@ def test_a_store_that_fails_midway_costs_one_warning(run_store: str, tmp_path: P
     assert said[0].endswith("The work goes on without a record")
 
 
+def test_a_value_that_mlflow_refuses_costs_itself_alone(run_store: str) -> None:
+    said: list[str] = []
+    with open_tracker(run_store, say=said.append).run("train", "mine", {}) as run:
+        run.detector(SHIPPED, EXAMPLE_TEXT, register_as="team/detector")
+        run.metrics({"auroc": 0.5})
+    assert said[-1].startswith("Not tracked: the detector in")
+    found = stored(run_store, run.id)
+    assert (found.info.status, found.data.metrics["auroc"]) == ("FINISHED", 0.5)
+
+
+def test_names_that_look_like_paths_are_kept_without_their_dots(run_store: str) -> None:
+    settings = {"detectors": {"runs/./mine": 1, "x/../mine": 2, "runs//other": 3}}
+    with open_tracker(run_store, say=silence).run("evaluate", "mine", settings) as run:
+        run.metrics({"./auroc": 0.5})
+    kept = stored(run_store, run.id)
+    assert {name for name in kept.data.params if name.startswith("detectors")} == {
+        "detectors.runs/mine",
+        "detectors.x/mine",
+        "detectors.runs/other",
+    }
+    assert kept.data.metrics["auroc"] == 0.5
+
+
 def test_a_run_that_is_active_in_the_process_stays_as_it_is(run_store: str, tmp_path: Path) -> None:
     before = mlflow.get_tracking_uri()
     other = f"sqlite:///{tmp_path}/other.db"
