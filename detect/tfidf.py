@@ -167,7 +167,8 @@ class TfidfDetector:
         parts = {kind: _vectoriser(kind, vocabulary=terms) for kind, terms in vocabulary.items()}
         matrix = hstack([part.fit_transform(texts) for part in parts.values()], format="csr")
         idf = {kind: part.idf_ for kind, part in parts.items()}
-        judged = hstack([part.transform(_read(validation.texts)) for part in parts.values()], format="csr")
+        judged_texts = _read(validation.texts)
+        judged = hstack([part.transform(judged_texts) for part in parts.values()], format="csr")
         tried: dict[float, float] = {}
         for strength in config.regularisations:
             regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)

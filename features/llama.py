@@ -176,13 +176,11 @@ class Llama:
 def is_plain(config: Mapping[str, Any]) -> bool:
     """Whether a model's configuration is one that this module computes."""
     return (
-        config.get("rms_norm_eps") is not None
-        and (all(config.get(name, value) == value for name, value in PLAIN.items()))
-        and (
-            _rope(config).get("rope_type", "default") == "default"
-            and _rope(config).get("partial_rotary_factor", 1.0) == 1.0
-            and _rope(config).get("rope_theta") is not None
-        )
+        all(config.get(name, value) == value for name, value in PLAIN.items())
+        and config.get("rms_norm_eps") is not None
+        and _rope(config).get("rope_type", "default") == "default"
+        and _rope(config).get("partial_rotary_factor", 1.0) == 1.0
+        and _rope(config).get("rope_theta") is not None
     )
 
 
